@@ -37,7 +37,7 @@ class Row(Struct, frozen=True):
     after: tuple[int, int] = (0, 0)
 
 
-class InboxFull(OutsideError):
+class InboxFullError(OutsideError):
     """The inbox takes nothing more for now; nothing of the request was kept."""
 
     def __init__(self, retry_after_s: float) -> None:
@@ -52,7 +52,7 @@ class Inbox(Protocol):
         """Commits `row`; its sequence number, once it is durable.
 
         Raises:
-            InboxFull: The backlog or the disk is over its mark.
+            InboxFullError: The backlog or the disk is over its mark.
             StorageError: The commit failed; the row must not be acknowledged.
         """
         ...
