@@ -1,0 +1,256 @@
+"""The sessions that are being watched: what is remembered of each, bounded, and which id means which session."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from sidecar.core.events import NO_AGENT, Agent, SessionKey
+from sidecar.core.findings import Severity
+from sidecar.core.span import Grade
+
+ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-")
+MAX_ID = 128
+
+
+def clean_id(told: str) -> str:
+    """A session id as told, or ``h:<sha256>`` of one of odd form (design §5); "" stays ""."""
+    if not told or (len(told) <= MAX_ID and ID_CHARACTERS.issuperset(told)):
+        return told
+    return "h:" + hashlib.sha256(told.encode("utf-8", "replace")).hexdigest()
+
+
+class Act(Struct):
+    """What is remembered of one tool call, so that it counts once however often it is told.
+
+    Attributes:
+        digest: Of bare tool name and arguments; b"" when the arguments are not known.
+        source: Who told of it first: the gate, a tool span, or a model's message.
+        span: ``trace_id:span_id`` of its best evidence.
+        scope: Instrumentation scope of its span, "" at the gate.
+        result: Digest of the result, b"" until one is known.
+    """
+
+    event_id: str
+    tool: str
+    call_id: str
+    digest: bytes
+    started_ns: int
+    source: Literal["gate", "span", "message"]
+    span: str = ""
+    scope: str = ""
+    ended: bool = False
+    ended_ns: int = 0
+    result: bytes = b""
+    gated: bool = False
+
+
+class Intent(Struct, frozen=True):
+    """A tool call that a model asked for; it becomes an act when somebody says that it ran."""
+
+    call_id: str
+    tool: str
+    arguments: Any
+    at_ns: int
+    span: str
+    cut: bool = False
+
+
+class Told(Struct, frozen=True):
+    """Where a text was first told: the interval of that span, and whether it was an agent's run."""
+
+    start_ns: int
+    end_ns: int
+    by_agent: bool
+
+
+class Session(Struct):
+    """All that is remembered of one session. Every container has a bound (`MAX_*` in `core.weave`).
+
+    Attributes:
+        aliases: Ids it was known by before, oldest first.
+        chains: Digests of message histories that are known, newest last.
+        texts: Digest of a text → where it was told.
+        unseen: Model calls and runs whose acts are not known yet: span → time.
+        states: Detector name → that detector's instance for this session.
+        suspicion: Family → the gravest weighted score so far, 0..1.
+        unscored: Reasons, in order of appearance (a dict used as an ordered set).
+        cleared: Ids of findings that a reviewer cleared.
+    """
+
+    key: SessionKey
+    created_ns: int
+    last_ns: int
+    agent: Agent = NO_AGENT
+    grade: Grade = "declared"
+    parent: SessionKey | None = None
+    aliases: tuple[SessionKey, ...] = ()
+    provisional: bool = False
+    task: str = ""
+    user: str = ""
+
+    acts: dict[str, Act] = {}
+    intents: dict[str, Intent] = {}
+    chains: dict[bytes, None] = {}
+    texts: dict[bytes, Told] = {}
+    calls: dict[str, bool] = {}
+    unseen: dict[str, int] = {}
+
+    states: dict[str, Any] = {}
+    suspicion: dict[str, float] = {}
+    unscored: dict[str, None] = {}
+    cleared: dict[str, None] = {}
+    stressors: dict[str, None] = {}
+    peak: Severity | None = None
+    span_count: int = 0
+    act_count: int = 0
+    saw_tool_span: bool = False
+    saw_model: bool = False
+    gated: bool = False
+    flagged: bool = False
+    aware: bool = False
+
+    def note_unscored(self, reasons: tuple[str, ...]) -> None:
+        for reason in reasons:
+            self.unscored[reason] = None
+
+    @property
+    def risk(self) -> float:
+        """0..1, comparable across sessions: one minus the product of what each family leaves open."""
+        rest = 1.0
+        for score in self.suspicion.values():
+            rest *= 1.0 - score
+        return 1.0 - rest
+
+    def absorb(self, other: Session) -> None:
+        """Takes over all that `other` knows; used when two ids turn out to be one session."""
+        self.created_ns = min(self.created_ns, other.created_ns)
+        self.last_ns = max(self.last_ns, other.last_ns)
+        self.aliases += (*other.aliases, other.key)
+        if self.agent == NO_AGENT:
+            self.agent = other.agent
+        self.parent = self.parent or other.parent
+        memories: tuple[tuple[dict[Any, Any], dict[Any, Any]], ...] = (
+            (self.acts, other.acts), (self.intents, other.intents), (self.chains, other.chains),
+            (self.texts, other.texts), (self.calls, other.calls), (self.unseen, other.unseen),
+            (self.unscored, other.unscored), (self.cleared, other.cleared), (self.stressors, other.stressors),
+        )  # fmt: skip
+        for mine, theirs in memories:
+            for name, value in theirs.items():
+                mine.setdefault(name, value)
+        for family, score in other.suspicion.items():
+            self.suspicion[family] = max(score, self.suspicion.get(family, 0.0))
+        for name, state in other.states.items():
+            if name in self.states:
+                self.states[name].absorb(state)
+            else:
+                self.states[name] = state
+        if other.peak is not None:
+            self.peak = other.peak if self.peak is None else max(self.peak, other.peak)
+        self.span_count += other.span_count
+        self.act_count += other.act_count
+        self.saw_tool_span |= other.saw_tool_span
+        self.saw_model |= other.saw_model
+        self.gated |= other.gated
+        self.flagged |= other.flagged
+        self.aware |= other.aware
+
+
+class SessionTable:
+    """Sessions by key, the least recently seen first; at most `capacity`, shared fairly between realms.
+
+    Args:
+        capacity: Sessions kept. When it is reached, the realm with the most sessions loses its quietest one; a
+            session for which `held(key)` is true is never lost.
+        aliases: Former ids kept, oldest forgotten first.
+    """
+
+    def __init__(self, *, capacity: int = 50_000, aliases: int = 200_000) -> None:
+        self._capacity, self._alias_capacity = capacity, aliases
+        self._realms: dict[str, dict[SessionKey, Session]] = {}
+        self._aliases: dict[SessionKey, SessionKey] = {}
+        self._count = 0
+        self.evicted = 0
+        self.held: Callable[[SessionKey], bool] = lambda key: False
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Session]:
+        for sessions in self._realms.values():
+            yield from sessions.values()
+
+    def resolve(self, key: SessionKey) -> SessionKey:
+        """The key under which the session that was once called `key` is kept now."""
+        for _ in range(8):
+            if (newer := self._aliases.get(key)) is None:
+                break
+            key = newer
+        return key
+
+    def get(self, key: SessionKey) -> Session | None:
+        key = self.resolve(key)
+        sessions = self._realms.get(key.realm)
+        return None if sessions is None else sessions.get(key)
+
+    def open(self, key: SessionKey, now_ns: int) -> Session:
+        """The session of that key, made if need be, and marked as the latest seen."""
+        key = self.resolve(key)
+        sessions = self._realms.get(key.realm)
+        if sessions is None:
+            sessions = self._realms[key.realm] = {}
+        session = sessions.pop(key, None)
+        if session is None:
+            if self._count >= self._capacity:
+                self._evict()
+                sessions = self._realms.setdefault(key.realm, {})
+            session = Session(key, now_ns, now_ns)
+            self._count += 1
+        sessions[key] = session
+        if now_ns > session.last_ns:
+            session.last_ns = now_ns
+        return session
+
+    def put(self, session: Session) -> None:
+        """Restores a session from a snapshot."""
+        sessions = self._realms.setdefault(session.key.realm, {})
+        self._count += session.key not in sessions
+        sessions[session.key] = session
+        for alias in session.aliases:
+            self._aliases[alias] = session.key
+
+    def rename(self, old: SessionKey, new: SessionKey, now_ns: int) -> Session:
+        """Makes the session `old` known as `new`, whatever either has done so far; returns it."""
+        old, new = self.resolve(old), self.resolve(new)
+        if old == new:
+            return self.open(new, now_ns)
+        source = self.get(old)
+        self.drop(old)
+        target = self.open(new, now_ns)
+        if source is not None:
+            target.absorb(source)
+        self._aliases[old] = new
+        while len(self._aliases) > self._alias_capacity:
+            del self._aliases[next(iter(self._aliases))]
+        return target
+
+    def drop(self, key: SessionKey) -> None:
+        """Forgets a session."""
+        sessions = self._realms.get(key.realm, {})
+        if sessions.pop(key, None) is not None:
+            self._count -= 1
+            if not sessions:
+                del self._realms[key.realm]
+
+    def _evict(self) -> None:
+        largest = max(self._realms.values(), key=len)
+        for key in largest:
+            if not self.held(key):
+                break
+        else:  # all of them are held: the quietest goes all the same, its run state is kept elsewhere
+            key = next(iter(largest))
+        self.drop(key)
+        self.evicted += 1

@@ -1,0 +1,130 @@
+"""Turns the parts of one span's messages into events, each text once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
+
+from sidecar.core.digests import act_digest, event_id, remember, text_digest
+from sidecar.core.events import Agent, Event, Message, Reasoning
+from sidecar.core.history import ASSISTANT
+from sidecar.core.reading import Reading
+from sidecar.core.semconv.facts import Part, plain_text
+from sidecar.core.sessions import Intent, Session, Told
+
+if TYPE_CHECKING:
+    from sidecar.core.weave import Weaver
+
+MAX_INTENTS, MAX_TEXTS = 64, 256
+JOIN_NS = 600 * 10**9
+"""How far apart two tellings of one call without a call id may be."""
+
+
+class Telling:
+    """What one span tells in its messages; `events` receives what is new."""
+
+    def __init__(
+        self, weaver: Weaver, session: Session, agent: Agent, place: str, start_ns: int, end_ns: int,
+        events: list[Event], *, by_agent: bool = False,
+    ) -> None:  # fmt: skip
+        self._weaver, self._session, self._agent, self._place = weaver, session, agent, place
+        self._start_ns, self._end_ns, self._events, self._by_agent = start_ns, end_ns, events, by_agent
+        self._count = 0
+
+    def system(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            digest = text_digest(text)
+            if text and digest not in self._session.texts:
+                remember(self._session.texts, digest, Told(self._start_ns, self._end_ns, False), MAX_TEXTS)
+                self._message("inbound", "system", text)
+
+    def part(self, role: str, part: Part, *, told_before: bool) -> None:
+        """One part. `told_before`: it stands in a model's input, so it was said before this call ended."""
+        session = self._session
+        if part.type == "call":
+            self._call(part, in_history=told_before)
+        elif part.type == "response":
+            self._response(part)
+        elif part.type == "opaque":
+            session.note_unscored(("opaque",))
+        elif part.type == "reasoning":
+            if self._first_time(part.text):
+                self._events.append(
+                    Reasoning(text=part.text, reading=self._read(part.text), **self._common("reasoning"))
+                )
+        elif role == "system":
+            self.system((part.text,))
+        elif part.text and self._first_time(part.text, always=told_before and role in ("user", "human")):
+            outbound = role in ASSISTANT
+            self._message("outbound" if outbound else "inbound", "assistant" if outbound else role, part.text)
+
+    def _first_time(self, text: str, *, always: bool = False) -> bool:
+        """Whether `text` is said for the first time, or said again (a person may say "yes" twice)."""
+        digest = text_digest(text)
+        told = self._session.texts.get(digest)
+        if told is not None:
+            if self._by_agent and told.end_ns >= self._start_ns:
+                return False  # a model call within this run told it
+            if told.by_agent and told.start_ns <= self._end_ns <= told.end_ns:
+                return False  # the run around this model call told it
+            if not always and not self._by_agent and told.end_ns >= self._start_ns:
+                return False
+        remember(self._session.texts, digest, Told(self._start_ns, self._end_ns, self._by_agent), MAX_TEXTS)
+        return True
+
+    def _message(self, direction: Literal["inbound", "outbound"], role: str, text: str) -> None:
+        self._events.append(
+            Message(
+                direction=direction,
+                role=role,
+                text=text,
+                reading=self._read(text),
+                **self._common(f"{direction}:{role}"),
+            )
+        )
+
+    def _call(self, part: Part, *, in_history: bool) -> None:
+        session = self._session
+        call_id = part.id or event_id("", part.name, plain_text(part.value), self._place)
+        digest = act_digest(part.name, part.value)
+        known = session.acts.get(call_id)
+        if known is not None and (in_history or known.digest in (digest, b"") or not known.ended):
+            return
+        if call_id in session.intents and (in_history or session.intents[call_id].arguments == part.value):
+            return
+        if not part.id or not session.gated:
+            for act in session.acts.values():  # the span came first and knows no call id
+                if not act.call_id and act.digest == digest and abs(act.started_ns - self._end_ns) < JOIN_NS:
+                    act.call_id = call_id
+                    session.acts[call_id] = session.acts.pop(act.event_id)
+                    return
+        remember(
+            session.intents,
+            call_id,
+            Intent(call_id, part.name, part.value, self._end_ns, self._place, part.cut),
+            MAX_INTENTS,
+        )
+        self._weaver.expect(session)
+
+    def _response(self, part: Part) -> None:
+        session, weaver = self._session, self._weaver
+        intent = session.intents.pop(part.id, None)
+        act = session.acts.get(part.id)
+        if act is None and intent is not None:
+            act = weaver.derive(session, intent, self._events)
+        if act is None or (act.ended and (act.result or part.value is None)):
+            return
+        weaver.ended(session, self._agent, act, part.value, False, self._start_ns, (), self._place, self._events)
+
+    def _read(self, text: str) -> Reading:
+        return self._weaver.read_text("text", text)
+
+    def _common(self, kind: str) -> dict[str, Any]:
+        self._count += 1
+        return {
+            "event_id": event_id(self._session.key.realm, kind, f"{self._place}:{self._count}"),
+            "session": self._session.key,
+            "agent": self._agent,
+            "at_ns": self._end_ns,
+            "spans": (self._place,),
+        }

@@ -1,0 +1,644 @@
+"""Facts → events: binds spans to sessions, and says each act and each text once, however often it is told.
+
+An act may be told by the gate, by a tool span, by a model's message, by several instrumentations, in any order. A text
+is told again with every model call that repeats the history. `Weaver` remembers, within bounds, what each session has
+already said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from sidecar.core import semconv
+from sidecar.core.digests import act_digest, bare, event_id, remember, text_digest
+from sidecar.core.events import (
+    NO_AGENT,
+    Agent,
+    Event,
+    Lifecycle,
+    ModelCall,
+    SessionKey,
+    ToolCall,
+)
+from sidecar.core.history import extend, steps
+from sidecar.core.reading import NOTHING_READ, Reading
+from sidecar.core.semconv.facts import Facts, Part, Turn, plain_text
+from sidecar.core.sessions import Act, Intent, Session, SessionTable, clean_id
+from sidecar.core.span import Record, Span, Speaker
+from sidecar.core.telling import JOIN_NS, Telling
+
+MAX_ACTS, MAX_CHAINS, MAX_CALLS, MAX_UNSEEN = 256, 64, 64, 64
+MAX_TRACES, MAX_SPANS_OF_TRACE, MAX_THREADS = 50_000, 4096, 50_000
+INTENT_WAIT_NS = 5 * 10**9
+"""How long a model's tool call waits for a span or a question at the gate before it counts as run. Tool spans start
+0.4-6 ms after the model span ends (telemetry.md §0); 5 s is the batch delay of the SDK."""
+UNIQUE_CALL_ID = 12
+"""Shortest call id that is taken for unique; shorter ones (`call_1`) name a call only within its session."""
+
+TOOL_FINISH = frozenset(("tool_calls", "tool_call", "tool_use", "tool-calls", "function_call"))
+NOTICES = ("conflicting_duplicate", "ungated_act", "ran_unanswered", "identity_mismatch", "nonfinite")
+
+
+class Notice(Struct, frozen=True):
+    """Something about the telemetry itself that a person should know; `kind` is one of `NOTICES`."""
+
+    kind: str
+    session: SessionKey
+    agent: Agent
+    at_ns: int
+    span: str
+    event_id: str
+    text: str
+
+
+class Asked(Struct, frozen=True):
+    """A question at the gate: may this act run?
+
+    Attributes:
+        arguments: The decoded JSON object.
+        call_id: The caller's own id of this call.
+    """
+
+    session: SessionKey
+    tool: str
+    arguments: Any
+    call_id: str
+    at_ns: int
+    agent: Agent = NO_AGENT
+    cut: bool = False
+
+
+class _Trace(Struct):
+    """What is known of one trace: its session, the ids its spans claim, and which spans have ended."""
+
+    session: SessionKey | None = None
+    claims: dict[str, SessionKey] = {}
+    parents: dict[str, str] = {}
+    ended: dict[str, None] = {}
+
+
+ReadAct = Callable[[str, str, Any], Reading]
+ReadText = Callable[[str, str], Reading]
+
+
+class Weaver:
+    """Makes events of records. Memory: `MAX_TRACES` traces, `MAX_THREADS` histories, and the session table.
+
+    Args:
+        table: The sessions; shared with the engine.
+        read_arguments: (tool, description, arguments) → reading of an act about to run.
+        read_text: (field, text) → reading of a text.
+    """
+
+    def __init__(self, table: SessionTable, *, read_arguments: ReadAct, read_text: ReadText) -> None:
+        self.table = table
+        self._read_arguments, self.read_text = read_arguments, read_text
+        self._traces: dict[tuple[str, str], _Trace] = {}
+        self._threads: dict[tuple[str, bytes], SessionKey] = {}
+        self._waiting: dict[SessionKey, None] = {}
+        self.notices: list[Notice] = []
+        self.renamed: list[tuple[SessionKey, SessionKey]] = []
+        self.unmapped = 0
+        self.duplicates = 0
+
+    # ------------------------------------------------------------ what comes in
+
+    def take(self, record: Record, now_ns: int) -> list[Event]:
+        """All events of one record that had both begun and ended when it came (live telemetry)."""
+        return self.weave(record, semconv.read(record.span), now_ns, begin=True, end=True)
+
+    def weave(self, record: Record, facts: Facts | None, now_ns: int, *, begin: bool, end: bool) -> list[Event]:
+        """Events of a span's beginning, of its end, or of both."""
+        span = record.span
+        if facts is None:
+            self.unmapped += end
+            if end and span.parent_id and (trace := self._traces.get((record.speaker.realm, span.trace_id))):
+                remember(trace.parents, span.span_id, span.parent_id, MAX_SPANS_OF_TRACE)
+            return []
+        session = self._session_of(record.speaker, span, facts, now_ns)
+        agent = self._agent_of(session, record.speaker, span, facts)
+        place = f"{span.trace_id}:{span.span_id}"
+        again = end and span.signal == "span" and self._ended_before(record.speaker.realm, span)
+        if again:
+            self.duplicates += 1
+            if facts.kind == "tool":
+                self._check_duplicate(session, agent, span, facts, place)
+            return []
+        if end and span.signal == "span":
+            session.span_count += 1
+            if "nonfinite" in span.notes:
+                self._notice("nonfinite", session, agent, span.end_ns, place, "", "a number in a span is not finite")
+        events: list[Event] = []
+        if facts.kind == "tool":
+            act = None
+            if begin:
+                act = self._begin_act(session, agent, span, facts, place, events)
+            if end:
+                self._end_act(session, agent, span, facts, place, events, act)
+        elif facts.kind == "model":
+            if end:
+                self._model_call(session, agent, span, facts, place, events)
+        else:
+            if begin:
+                self._begin_run(session, agent, span, facts, place, events)
+            if end:
+                self._end_run(session, agent, span, facts, place, events)
+        return events
+
+    def ask(self, asked: Asked, now_ns: int) -> tuple[Session, ToolCall, bool]:
+        """The act in question as an event, and whether it is new (False: asked before, or already seen)."""
+        session = self.table.open(asked.session, now_ns)
+        session.gated = True
+        if asked.agent != NO_AGENT:
+            session.agent = asked.agent
+        digest = act_digest(asked.tool, asked.arguments)
+        intent = self._take_intent(session, asked.call_id, digest)
+        act = self._find_act(session, asked.call_id, digest, asked.tool, asked.at_ns, "gate")
+        new = act is None
+        if act is None:
+            act = self._remember_act(
+                session,
+                Act(
+                    event_id=self._event_id(session, asked.call_id, f"gate:{asked.call_id}:{digest.hex()}"),
+                    tool=asked.tool,
+                    call_id=asked.call_id,
+                    digest=digest,
+                    started_ns=asked.at_ns,
+                    source="gate",
+                    span=intent.span if intent else "",
+                ),
+            )
+        act.gated = True
+        reading = self._read_arguments(asked.tool, "", asked.arguments)
+        event = ToolCall(
+            event_id=act.event_id,
+            session=session.key,
+            agent=session.agent,
+            at_ns=asked.at_ns,
+            spans=(act.span,) if act.span else (),
+            unscored=_unscored(("cut",) if asked.cut else (), reading),
+            reading=reading,
+            phase="started",
+            tool=asked.tool,
+            call_id=asked.call_id,
+            arguments=asked.arguments,
+            gated=True,
+        )
+        return session, event, new
+
+    def due(self, now_ns: int, *, all_of_them: bool = False) -> list[Event]:
+        """Acts that a model asked for and nobody else told of in time; `all_of_them` at the end of a stream."""
+        events: list[Event] = []
+        for key in list(self._waiting):
+            session = self.table.get(key)
+            if session is None:
+                del self._waiting[key]
+                continue
+            for intent in () if session.gated else list(session.intents.values()):
+                if all_of_them or now_ns - intent.at_ns >= INTENT_WAIT_NS:
+                    del session.intents[intent.call_id]
+                    self.derive(session, intent, events)
+            for place, at_ns in list(session.unseen.items()):
+                if all_of_them or now_ns - at_ns >= INTENT_WAIT_NS:
+                    del session.unseen[place]
+                    session.note_unscored(("unknown_act",))
+            if session.gated or not (session.intents or session.unseen):
+                del self._waiting[key]
+        return events
+
+    def expect(self, session: Session) -> None:
+        """Somebody should tell of an act of this session; `due` looks after it."""
+        self._waiting[session.key] = None
+
+    def bind(self, old: SessionKey, new: SessionKey, now_ns: int) -> Session:
+        """Two ids are one session: all that the first has done moves to the second."""
+        old = self.table.resolve(old)
+        session = self.table.rename(old, new, now_ns)
+        if old != session.key:
+            self.renamed.append((old, session.key))
+            if self._waiting.pop(old, 0) is None:
+                self._waiting[session.key] = None
+        return session
+
+    # ------------------------------------------------------------ sessions and agents
+
+    def _trace(self, realm: str, trace_id: str) -> _Trace:
+        key = (realm, trace_id)
+        trace = self._traces.get(key)
+        if trace is None:
+            if len(self._traces) >= MAX_TRACES:
+                del self._traces[next(iter(self._traces))]
+            trace = self._traces[key] = _Trace()
+        return trace
+
+    def _session_of(self, speaker: Speaker, span: Span, facts: Facts, now_ns: int) -> Session:
+        realm = speaker.realm
+        trace = self._trace(realm, span.trace_id)
+        key: SessionKey | None
+        if facts.session:
+            key = SessionKey(realm, clean_id(facts.session))
+            if trace.session is None:
+                trace.session = key
+            elif trace.session != key:
+                if trace.session.id.startswith("trace:"):
+                    self.bind(trace.session, key, now_ns)
+                    trace.session = key
+                else:  # a second conversation within one trace: its spans are told apart by their ancestors
+                    remember(trace.claims, span.span_id, key, MAX_SPANS_OF_TRACE)
+        else:
+            key = self._ancestor(trace, span) if trace.claims else trace.session
+            if key is None or key.id.startswith("trace:"):
+                thread = self._thread(realm, facts)
+                if key is None:
+                    key = trace.session = thread or SessionKey(realm, f"trace:{span.trace_id}")
+                elif thread is not None and thread != self.table.resolve(key):
+                    self.bind(key, thread, now_ns)
+                    key = trace.session = thread
+        if trace.claims and span.parent_id:
+            remember(trace.parents, span.span_id, span.parent_id, MAX_SPANS_OF_TRACE)
+        session = self.table.open(key, now_ns)
+        session.grade = speaker.grade
+        if facts.parent_session and session.parent is None:
+            session.parent = SessionKey(realm, clean_id(facts.parent_session))
+        return session
+
+    def _ancestor(self, trace: _Trace, span: Span) -> SessionKey | None:
+        parent = span.parent_id
+        for _ in range(64):
+            if not parent:
+                break
+            if (claim := trace.claims.get(parent)) is not None:
+                return claim
+            parent = trace.parents.get(parent, "")
+        return trace.session
+
+    def _thread(self, realm: str, facts: Facts) -> SessionKey | None:
+        """The session whose history this model call continues, for clients whose every call is a trace of its own."""
+        if facts.kind != "model" or not facts.inputs:
+            return None
+        known = None
+        for _, chain, is_output in steps(facts.inputs):
+            if is_output:
+                known = self._threads.get((realm, chain), known)
+        return None if known is None else self.table.resolve(known)
+
+    def _agent_of(self, session: Session, speaker: Speaker, span: Span, facts: Facts) -> Agent:
+        known = session.agent
+        name = facts.agent_name or speaker.agent or ""
+        if name or facts.agent_id:
+            version = facts.agent_version or known.version
+            if name == known.name and facts.agent_id in ("", known.id) and version == known.version:
+                return known
+            agent = Agent(speaker.realm, facts.agent_id or known.id, name or known.name, version)
+            session.agent = agent
+            return agent
+        if known is NO_AGENT or known == NO_AGENT:
+            service = span.resource.get("service.name")
+            session.agent = Agent(speaker.realm, "", service if isinstance(service, str) else "")
+        return session.agent
+
+    def _ended_before(self, realm: str, span: Span) -> bool:
+        ended = self._trace(realm, span.trace_id).ended
+        if span.span_id in ended:
+            return True
+        remember(ended, span.span_id, None, MAX_SPANS_OF_TRACE)
+        return False
+
+    def _event_id(self, session: Session, call_id: str, otherwise: str) -> str:
+        if len(call_id) >= UNIQUE_CALL_ID and call_id not in session.acts:
+            return event_id(session.key.realm, "call", call_id)
+        return event_id(session.key.realm, "span", otherwise)
+
+    # ------------------------------------------------------------ acts
+
+    def _begin_act(
+        self, session: Session, agent: Agent, span: Span, facts: Facts, place: str, events: list[Event]
+    ) -> Act:
+        session.saw_tool_span = True
+        session.unseen.clear()
+        digest = b"" if facts.arguments is None else act_digest(facts.tool, facts.arguments)
+        call_id = facts.call_id
+        intent = self._take_intent(session, call_id, digest)
+        if intent is not None and not call_id:
+            call_id = intent.call_id
+        act = self._find_act(session, call_id, digest, facts.tool, span.start_ns, span.scope, span)
+        if act is None:
+            act = self._remember_act(
+                session,
+                Act(
+                    event_id=self._event_id(session, call_id, place),
+                    tool=facts.tool,
+                    call_id=call_id,
+                    digest=digest,
+                    started_ns=span.start_ns,
+                    source="span",
+                    span=place,
+                    scope=span.scope,
+                    gated=facts.gated,
+                ),
+            )
+            if session.gated and not facts.gated:
+                unanswered = span.attributes.get("sidecar.ungated") is True
+                kind = "ran_unanswered" if unanswered else "ungated_act"
+                text = "a reversible act ran while the gate could not answer" if unanswered else (
+                    "an act ran without asking the gate, in a session that is gated")  # fmt: skip
+                self._notice(kind, session, agent, span.start_ns, place, act.event_id, text)
+            arguments, withheld, unscored = facts.arguments, facts.withheld, facts.unscored
+            if arguments is None and intent is not None and intent.arguments is not None:
+                arguments = intent.arguments  # the model's message tells what the span withholds
+                act.digest = act_digest(intent.tool, arguments)
+                withheld = tuple(field for field in withheld if field != "arguments")
+                unscored = tuple(reason for reason in unscored if reason != "withheld")
+            self._started(session, agent, act, arguments, facts.description, withheld, unscored, events)
+        else:
+            act.span, act.scope = place, span.scope
+            if digest and act.digest != digest:
+                if act.digest and act.source == "gate":
+                    text = "the act that ran has other arguments than the one that was asked for"
+                    self._notice("conflicting_duplicate", session, agent, span.start_ns, place, act.event_id, text)
+                if not act.ended:
+                    act.digest = digest
+                    self._started(session, agent, act, facts.arguments, facts.description, (), facts.unscored, events)
+        return act
+
+    def _started(
+        self, session: Session, agent: Agent, act: Act, arguments: Any, description: str,
+        withheld: tuple[str, ...], unscored: tuple[str, ...], events: list[Event],
+    ) -> None:  # fmt: skip
+        reading = self._read_arguments(act.tool, description, arguments)
+        events.append(
+            ToolCall(
+                event_id=act.event_id,
+                session=session.key,
+                agent=agent,
+                at_ns=act.started_ns,
+                spans=(act.span,) if act.span else (),
+                withheld=tuple(field for field in withheld if field == "arguments"),
+                unscored=_unscored(unscored, reading),
+                reading=reading,
+                phase="started",
+                tool=act.tool,
+                call_id=act.call_id,
+                arguments=arguments,
+                gated=act.gated,
+            )
+        )
+
+    def _end_act(
+        self, session: Session, agent: Agent, span: Span, facts: Facts, place: str, events: list[Event], act: Act | None
+    ) -> None:
+        if act is None:
+            digest = b"" if facts.arguments is None else act_digest(facts.tool, facts.arguments)
+            act = self._act_of_span(session, place) or self._find_act(
+                session, facts.call_id, digest, facts.tool, span.start_ns, span.scope, span
+            )
+            if act is None:  # its beginning was forgotten
+                act = self._begin_act(session, agent, span, facts, place, events)
+        result = b"" if facts.result is None else text_digest(plain_text(facts.result))
+        if act.ended and (act.result or not result):
+            return
+        self.ended(session, agent, act, facts.result, facts.failed, span.end_ns, facts.withheld, place, events)
+
+    def ended(
+        self, session: Session, agent: Agent, act: Act, result: Any, failed: bool, at_ns: int,
+        withheld: tuple[str, ...], place: str, events: list[Event],
+    ) -> None:  # fmt: skip
+        act.ended, act.ended_ns = True, at_ns
+        act.result = b"" if result is None else text_digest(plain_text(result))
+        reading = NOTHING_READ if result is None else self.read_text("result", plain_text(result))
+        hidden = tuple(field for field in withheld if field == "result")
+        events.append(
+            ToolCall(
+                event_id=act.event_id,
+                session=session.key,
+                agent=agent,
+                at_ns=at_ns,
+                spans=tuple(dict.fromkeys((act.span or place, place))),
+                withheld=hidden,
+                absent=("result",) if result is None and not hidden else (),
+                reading=reading,
+                phase="ended",
+                tool=act.tool,
+                call_id=act.call_id,
+                result=result,
+                failed=failed,
+                gated=act.gated,
+                duration_ns=max(0, at_ns - act.started_ns),
+            )
+        )
+
+    def derive(self, session: Session, intent: Intent, events: list[Event]) -> Act:
+        """A model's tool call that no span tells of has run all the same: its answer came back, or time has passed."""
+        act = self._remember_act(
+            session,
+            Act(
+                event_id=self._event_id(session, intent.call_id, f"{intent.span}:{intent.call_id}"),
+                tool=intent.tool,
+                call_id=intent.call_id,
+                digest=act_digest(intent.tool, intent.arguments),
+                started_ns=intent.at_ns,
+                source="message",
+                span=intent.span,
+            ),
+        )
+        withheld = ("arguments",) if intent.arguments is None else ()
+        unscored = (("withheld",) if withheld else ()) + (("cut",) if intent.cut else ())
+        self._started(session, session.agent, act, intent.arguments, "", withheld, unscored, events)
+        return act
+
+    def _remember_act(self, session: Session, act: Act) -> Act:
+        session.act_count += 1
+        key = act.call_id if act.call_id and act.call_id not in session.acts else act.event_id
+        remember(session.acts, key, act, MAX_ACTS)
+        return act
+
+    def _act_of_span(self, session: Session, place: str) -> Act | None:
+        for act in reversed(session.acts.values()):
+            if act.span == place:
+                return act
+        return None
+
+    def _find_act(
+        self, session: Session, call_id: str, digest: bytes, tool: str, at_ns: int, scope: str, span: Span | None = None
+    ) -> Act | None:
+        """The act that this telling is about, if it is known already."""
+        if call_id and (act := session.acts.get(call_id)) is not None and not _another(act, digest, scope, span):
+            return act
+        for act in reversed(session.acts.values()):
+            if call_id and act.call_id and act.call_id != call_id:
+                continue
+            if act.source == "span" and act.scope == scope and scope != "gate":
+                continue  # one instrumentation tells a call once: this is another call
+            same = act.digest == digest if act.digest and digest else bare(act.tool) == bare(tool)
+            if not same or abs(at_ns - act.started_ns) > JOIN_NS:
+                continue
+            if act.source == "span" and act.ended and span is not None and at_ns > act.ended_ns:
+                continue  # began after the other had ended: the same call made again
+            if act.source == "span" and scope == "gate":
+                continue
+            if act.source == "gate" and act.ended and act.scope:
+                continue
+            return act
+        return None
+
+    def _take_intent(self, session: Session, call_id: str, digest: bytes) -> Intent | None:
+        if call_id and (intent := session.intents.pop(call_id, None)) is not None:
+            return intent
+        if digest:
+            for intent in session.intents.values():
+                if act_digest(intent.tool, intent.arguments) == digest:
+                    return session.intents.pop(intent.call_id)
+        return None
+
+    def _check_duplicate(self, session: Session, agent: Agent, span: Span, facts: Facts, place: str) -> None:
+        act = self._act_of_span(session, place)
+        if act is None:
+            return
+        digest = b"" if facts.arguments is None else act_digest(facts.tool, facts.arguments)
+        result = b"" if facts.result is None else text_digest(plain_text(facts.result))
+        if (digest and act.digest and digest != act.digest) or (result and act.result and result != act.result):
+            text = "a span came twice with the same id and other content; the first one counts"
+            self._notice("conflicting_duplicate", session, agent, span.end_ns, place, act.event_id, text)
+
+    # ------------------------------------------------------------ model calls
+
+    def _model_call(
+        self, session: Session, agent: Agent, span: Span, facts: Facts, place: str, events: list[Event]
+    ) -> None:
+        session.saw_model = True
+        told = session.calls.get(place)
+        start_ns = span.start_ns or span.end_ns
+        if told is None:
+            events.append(
+                ModelCall(
+                    event_id=event_id(session.key.realm, "model", place),
+                    session=session.key,
+                    agent=agent,
+                    at_ns=span.end_ns,
+                    spans=(place,),
+                    unscored=facts.unscored,
+                    model=facts.model,
+                    input_tokens=facts.input_tokens,
+                    output_tokens=facts.output_tokens,
+                    duration_ns=span.end_ns - start_ns,
+                    failed=facts.failed,
+                )
+            )
+        content = facts.outputs is not None or facts.inputs is not None
+        remember(session.calls, place, bool(told or content), MAX_CALLS)
+        if not content:
+            if not told and TOOL_FINISH.intersection(facts.finish):
+                self._wait_for_acts(session, place, span.end_ns)
+            return
+        if told:
+            return
+        session.unseen.pop(place, None)
+        if facts.outputs is None and TOOL_FINISH.intersection(facts.finish):
+            self._wait_for_acts(session, place, span.end_ns)
+        elif facts.outputs is not None and any(part.type == "call" for turn in facts.outputs for part in turn.parts):
+            session.unseen.clear()  # what earlier calls withheld, the history has told by now, or never will
+        say = Telling(self, session, agent, place, start_ns, span.end_ns, events)
+        say.system(facts.system or ())
+        for turn, part in self._new_parts(session, facts):
+            say.part(turn.role, part, told_before=True)
+        for turn in facts.outputs or ():
+            for part in turn.parts:
+                say.part(turn.role or "assistant", part, told_before=False)
+
+    def _wait_for_acts(self, session: Session, place: str, at_ns: int) -> None:
+        remember(session.unseen, place, at_ns, MAX_UNSEEN)
+        self.expect(session)
+
+    def _new_parts(self, session: Session, facts: Facts) -> list[tuple[Turn, Part]]:
+        """Parts of the input that this session has not been told before, and the history remembered.
+
+        A history that continues a known one is new from there on. Inputs that hold only what is new (no word of the
+        assistant in them) are taken whole; of any other, what has been told before is left out text by text.
+        """
+        inputs = facts.inputs or ()
+        realm = session.key.realm
+        new: list[tuple[Turn, Part]] = []
+        chain, matched, replies = b"", False, False
+        for step, chain, is_output in steps(inputs):
+            if chain in session.chains:
+                new, matched = [], True
+                continue
+            replies |= is_output
+            new.extend(step)
+        if replies and not matched:
+            new = [(turn, part) for turn, part in new if not self._told(session, part)]
+        if inputs and (matched or replies or not session.chains):
+            remember(session.chains, chain, None, MAX_CHAINS)
+        if facts.outputs is not None and inputs:
+            chain = extend(facts.outputs, chain)
+            remember(session.chains, chain, None, MAX_CHAINS)
+            remember(self._threads, (realm, chain), session.key, MAX_THREADS)
+        return new
+
+    def _told(self, session: Session, part: Part) -> bool:
+        if part.type in ("text", "reasoning"):
+            return text_digest(part.text) in session.texts
+        if part.type == "call":
+            return bool(part.id) and (part.id in session.acts or part.id in session.intents)
+        if part.type == "response" and part.id:
+            act = session.acts.get(part.id)
+            return act is not None and act.ended
+        return False
+
+    # ------------------------------------------------------------ runs of an agent
+
+    def _begin_run(
+        self, session: Session, agent: Agent, span: Span, facts: Facts, place: str, events: list[Event]
+    ) -> None:
+        events.append(
+            Lifecycle(
+                event_id=event_id(session.key.realm, "run", place),
+                session=session.key,
+                agent=agent,
+                at_ns=span.start_ns,
+                spans=(place,),
+                phase="started",
+            )
+        )
+
+    def _end_run(
+        self, session: Session, agent: Agent, span: Span, facts: Facts, place: str, events: list[Event]
+    ) -> None:
+        if not (session.saw_tool_span or session.saw_model or session.gated):
+            self._wait_for_acts(session, place, span.end_ns)
+        say = Telling(self, session, agent, place, span.start_ns, span.end_ns, events, by_agent=True)
+        say.system(facts.system or ())
+        for turn in (*(facts.inputs or ()), *(facts.outputs or ())):
+            for part in turn.parts:
+                if part.type in ("text", "opaque"):
+                    say.part(turn.role, part, told_before=False)
+        events.append(
+            Lifecycle(
+                event_id=event_id(session.key.realm, "run", place),
+                session=session.key,
+                agent=agent,
+                at_ns=span.end_ns,
+                spans=(place,),
+                phase="ended",
+                failed=facts.failed,
+            )
+        )
+
+    def _notice(self, kind: str, session: Session, agent: Agent, at_ns: int, place: str, about: str, text: str) -> None:
+        about = about or event_id(session.key.realm, kind, place)
+        self.notices.append(Notice(kind, session.key, agent, at_ns, place, about, text))
+
+
+def _another(act: Act, digest: bytes, scope: str, span: Span | None) -> bool:
+    """Whether a telling that bears the call id of `act` is about another call: clients use ids again, attackers too."""
+    if span is None:  # the gate asks twice about one call only if it is the same call
+        return bool(act.digest and act.digest != digest) and (act.ended or act.source != "message")
+    told_here = act.span == f"{span.trace_id}:{span.span_id}"
+    return bool(act.scope) and not told_here and (act.scope == scope or (act.ended and span.start_ns > act.ended_ns))
+
+
+def _unscored(reasons: tuple[str, ...], reading: Reading) -> tuple[str, ...]:
+    return reasons if reading.complete else (*reasons, "uninspectable")
