@@ -1,0 +1,1 @@
+"""Tests, a folder for each side of the sidecar."""
