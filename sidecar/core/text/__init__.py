@@ -1,0 +1,1 @@
+"""Hostile text made readable: normalised, decoded, matched against patterns, and searched for destinations."""
