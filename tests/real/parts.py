@@ -113,6 +113,8 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=2000
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
 log.retention.check.interval.ms=500
 log.initial.task.delay.ms=100
 num.network.threads=2
@@ -134,7 +136,7 @@ class KafkaBroker:
         """Makes its files and starts it.
 
         Args:
-            more: Lines of ``server.properties`` that overrule ours; ``{port}``, ``{control}`` and ``{secure}`` are ports.
+            more: Lines of ``server.properties`` that overrule ours, with ``{port}``, ``{control}`` and ``{secure}``.
             format_with: Further arguments of the storage tool, for instance users.
         """
         places = {"folder": folder, "port": free_port(), "control": free_port(), "secure": free_port()}
