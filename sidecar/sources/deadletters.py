@@ -8,14 +8,15 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 
 class DeadLetters:
     """Appends each message to a file of JSON lines; what it holds is hostile and is never read back by us.
 
-    At most `max_bytes` on disk: when the file has grown to half of it, it takes the place of the one before
-    (``<name>.1``), which is lost. Only its owner may read it. Not for two threads at once.
+    At most `max_bytes` on disk: a file that would outgrow half of it takes the place of the one before (``<name>.1``),
+    which is lost. Only its owner may read it. Not for two threads at once.
 
     Args:
         path: The file; its folder must exist.
@@ -32,8 +33,8 @@ class DeadLetters:
         max_body: int = 2**20,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        if max_bytes < 4 * (max_body + 1024):
-            raise ValueError("max_bytes must hold at least three messages of max_body")
+        if max_bytes // 2 < max_body * 4 // 3 + 1024:
+            raise ValueError("half of max_bytes must hold one message of max_body")
         self._path, self._max_bytes, self._max_body, self._now_ns = path, max_bytes, max_body, now_ns
 
     def __call__(self, body: bytes, topic: str, partition: int, offset: int, reason: str) -> None:
@@ -54,11 +55,9 @@ class DeadLetters:
                 "body": base64.b64encode(body[: self._max_body]).decode(),
             }
         )
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            os.write(file, line.encode() + b"\n")
-            size = os.fstat(file).st_size
-        finally:
-            os.close(file)
-        if size > self._max_bytes // 2:
-            os.replace(self._path, self._path.with_name(self._path.name + ".1"))  # noqa: PTH105 - one rename, atomic
+        with suppress(FileNotFoundError):
+            if self._path.lstat().st_size + len(line) >= self._max_bytes // 2:
+                self._path.replace(self._path.with_name(self._path.name + ".1"))
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        with os.fdopen(os.open(self._path, flags, 0o600), "ab") as file:
+            file.write(line.encode() + b"\n")

@@ -30,7 +30,7 @@ from msgspec import Struct, field
 
 from sidecar.core.span import Speaker
 from sidecar.errors import ConfigError, OutsideError, SpanError
-from sidecar.sources import Encoding, InboxFullError, Kind
+from sidecar.sources import Encoding
 from sidecar.sources.kafka_settings import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -54,13 +54,20 @@ TRIES = 3
 class Intake(Protocol):
     """Where messages go; the one in `sidecar.sources.intake` fits."""
 
-    async def take(self, kind: Kind, body: bytes, encoding: Encoding, speaker: Speaker, arrived_ns: int) -> object:
+    async def take(
+        self,
+        kind: Literal["traces", "logs"],
+        body: bytes,
+        encoding: Encoding,
+        speaker: Speaker,
+        arrived_ns: int,
+    ) -> object:
         """Returns once `body` is durable.
 
         Raises:
             SpanError: It cannot be understood; trying again is no use.
-            InboxFullError: Not now; nothing of it was kept.
-            OutsideError: It failed; `retriable` says whether to try again.
+            OutsideError: It failed and nothing was kept; `retriable` says whether to try again, `retry_after_s`,
+                where there is one, says when.
         """
         ...
 
@@ -299,13 +306,11 @@ class KafkaSource:
                     await self._intake.take(topic.signal, record.value, encoding, self._speaker, self._now_ns())
             except SpanError as error:
                 return await self._put_aside(record, error.reason)
-            except InboxFullError as error:
-                wait_s = max(error.retry_after_s, BACKOFF_S[0])
-                self._say("full", f"the inbox is full, again in {wait_s:g} s", lag=self.status.lag)
             except OutsideError as error:
                 if not error.retriable:
                     return await self._put_aside(record, "refused")
-                wait_s = min(wait_s * 2, BACKOFF_S[1])
+                told_s = getattr(error, "retry_after_s", None)  # a full inbox and a limit say when
+                wait_s = min(wait_s * 2, BACKOFF_S[1]) if told_s is None else max(told_s, BACKOFF_S[0])
                 self._say("full", _words(error), lag=self.status.lag)
             except Exception as error:  # ours: a message that breaks the intake must not stop the partition
                 failures += 1

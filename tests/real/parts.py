@@ -26,8 +26,6 @@ from scripts import real_parts
 START_S = 60.0
 """How long a server may take to answer before its test fails; a loaded machine is slow, a broken one never answers."""
 
-GiveConfig = Callable[[str], "Collector"]
-
 
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody uses."""
@@ -227,22 +225,21 @@ def otelcol() -> str:
 
 @pytest.fixture
 def collector(otelcol: str, tmp_path: Path) -> Iterator[Callable[..., Collector]]:
-    """Starts a Collector: ``collector(config, env=…)``, ready when each ``PORT_…`` named in `config` answers.
+    """Starts a Collector: ``collector(config, base=file, env=…)``; `config` overrules the file `base`.
 
-    ``PORT_X`` in the configuration becomes a free port, ``ports["x"]``.
+    ``PORT_X`` in `config` becomes a free port, ``ports["x"]``; it is ready when all of them answer.
     """
     running: list[Server] = []
 
-    def start(config: str, *, env: dict[str, str] | None = None, ports: dict[str, int] | None = None) -> Collector:
-        ports = dict(ports or {})
-        for word in sorted(set(_port_words(config))):
-            ports.setdefault(word.removeprefix("PORT_").lower(), free_port())
+    def start(config: str, *, base: Path | None = None, env: dict[str, str] | None = None) -> Collector:
+        ports = {word.removeprefix("PORT_").lower(): free_port() for word in _port_words(config)}
         for name, port in ports.items():
             config = config.replace(f"PORT_{name.upper()}", str(port))
         folder = tmp_path / f"collector{len(running)}"
         folder.mkdir()
         (folder / "config.yaml").write_text(config)
-        server = Server("otelcol", folder, [otelcol, "--config", "config.yaml"], env)
+        configs = [f"--config={file}" for file in (base, "config.yaml") if file]
+        server = Server("otelcol", folder, [otelcol, *configs], env)
         running.append(server)
         server.wait_until(lambda: all(map(is_answering, ports.values())))
         return Collector(server, ports)
@@ -254,7 +251,7 @@ def collector(otelcol: str, tmp_path: Path) -> Iterator[Callable[..., Collector]
 
 def _port_words(config: str) -> list[str]:
     separated = "".join(letter if letter.isalnum() or letter == "_" else " " for letter in config)
-    return [word for word in separated.split() if word.startswith("PORT_")]
+    return sorted({word for word in separated.split() if word.startswith("PORT_")})
 
 
 # --- Prometheus ------------------------------------------------------------------------------------------------------
