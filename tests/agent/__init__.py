@@ -1,0 +1,1 @@
+"""The library that runs in an agent's process."""

@@ -1,0 +1,1 @@
+"""What other parts rely on, one file a seam."""
