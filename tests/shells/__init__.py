@@ -1,0 +1,1 @@
+"""Sources, control and storage against fakes, loopback and real files."""
