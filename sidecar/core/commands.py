@@ -70,7 +70,15 @@ class Acknowledge(Struct, frozen=True):
     in_flight: tuple[str, ...] = ()
 
 
-Command = Pause | Resume | Terminate | Acknowledge
+class Move(Struct, frozen=True):
+    """The session `old` turned out to be `session`; what holds the one holds the other."""
+
+    session: SessionKey
+    old: SessionKey
+    at_ns: int
+
+
+Command = Pause | Resume | Terminate | Acknowledge | Move
 
 
 class Transition(Struct, frozen=True):
@@ -80,6 +88,8 @@ class Transition(Struct, frozen=True):
         before, after: Desired state.
         epoch: After the change; grows by one at each control change and never goes back.
         observed: What is known of the agent after it.
+        causes: What holds the session after it.
+        cleared: Pause ids that a resume ended.
     """
 
     session: SessionKey
@@ -91,3 +101,4 @@ class Transition(Struct, frozen=True):
     at_ns: int
     pause_id: str = ""
     causes: tuple[Cause, ...] = ()
+    cleared: tuple[str, ...] = ()

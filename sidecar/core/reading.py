@@ -16,6 +16,13 @@ class Effect(Struct, frozen=True):
         reversible: Whether it can be undone. What is unknown is irreversible.
         standing: Its effect outlives the act (a schedule, a mail rule, a key, a share); irreversible.
         known: Whether a rule of the catalogue or the operator recognised it.
+        outward: It reaches a server outside (web, DNS, search engine): what its arguments hold goes there, even where
+            it only reads.
+        odd_name: The name as told is not plain ASCII, has blanks or control characters, or is too long; then it is
+            judged as the name it looks like, and is not `known`.
+        recipient_fields: Dotted paths of the arguments that name whom or where it goes, for instance
+            ``arguments.to``; a path stands for everything below it.
+        content_fields: Likewise what goes there or is written.
     """
 
     tool: str = ""
@@ -26,6 +33,10 @@ class Effect(Struct, frozen=True):
     reversible: bool = False
     standing: bool = False
     known: bool = False
+    outward: bool = False
+    odd_name: bool = False
+    recipient_fields: tuple[str, ...] = ()
+    content_fields: tuple[str, ...] = ()
 
 
 class Destination(Struct, frozen=True, order=True):
@@ -37,6 +48,9 @@ class Destination(Struct, frozen=True, order=True):
         domain: Registrable domain (public suffix + 1) of mail and URL destinations, else "".
         field: Dotted path of the argument that names it.
         start, end: Character offsets in that argument's text.
+        relation: To the agent's own organisation; ``personal`` is a public mail provider, ``unknown`` where nothing
+            says what the organisation is.
+        named_by: Rank of the most trusted who named it in this session before (`core.reader.RANKS`), 0 for nobody.
     """
 
     kind: Literal["mail", "url", "host", "account", "phone", "handle", "channel", "bucket", "repository"]
@@ -45,6 +59,8 @@ class Destination(Struct, frozen=True, order=True):
     field: str = ""
     start: int = 0
     end: int = 0
+    relation: Literal["inside", "outside", "personal", "unknown"] = "unknown"
+    named_by: int = 0
 
 
 class Piece(Struct, frozen=True):
@@ -56,6 +72,7 @@ class Piece(Struct, frozen=True):
         folded: As matched: `core.text.normalise.fold` of it, or a decoded view of it.
         hits: Names of the patterns that match `folded`, sorted.
         how: Decoders that led from `text` to `folded`, outermost first; empty for the plain view.
+        at: Character offset of `text` in the field.
     """
 
     field: str
@@ -63,6 +80,7 @@ class Piece(Struct, frozen=True):
     folded: str
     hits: tuple[str, ...] = ()
     how: tuple[str, ...] = ()
+    at: int = 0
 
 
 class Reading(Struct, frozen=True):

@@ -78,7 +78,10 @@ class Session(Struct):
         states: Detector name → that detector's instance for this session.
         suspicion: Family → the gravest weighted score so far, 0..1.
         unscored: Reasons, in order of appearance (a dict used as an ordered set).
-        cleared: Ids of findings that a reviewer cleared.
+        kinds: Id of a finding that held or paused → what kind of act it was about (`pipeline.kind_of`).
+        cleared: Kinds of acts that a reviewer cleared.
+        mentions: Address or domain → the highest rank (`core.reader.RANKS`) of those who named it.
+        own_domains: Registrable domains that trusted words show to be the agent's own organisation.
     """
 
     key: SessionKey
@@ -104,9 +107,13 @@ class Session(Struct):
     unscored: dict[str, None] = {}
     cleared: dict[str, None] = {}
     stressors: dict[str, None] = {}
+    mentions: dict[str, int] = {}
+    own_domains: dict[str, None] = {}
+    kinds: dict[str, str] = {}
     peak: Severity | None = None
     span_count: int = 0
     act_count: int = 0
+    learned: int = 0
     saw_tool_span: bool = False
     saw_model: bool = False
     gated: bool = False
@@ -137,10 +144,13 @@ class Session(Struct):
             (self.acts, other.acts), (self.intents, other.intents), (self.chains, other.chains),
             (self.texts, other.texts), (self.calls, other.calls), (self.unseen, other.unseen),
             (self.unscored, other.unscored), (self.cleared, other.cleared), (self.stressors, other.stressors),
+            (self.own_domains, other.own_domains), (self.kinds, other.kinds),
         )  # fmt: skip
         for mine, theirs in memories:
             for name, value in theirs.items():
                 mine.setdefault(name, value)
+        for address, rank in other.mentions.items():
+            self.mentions[address] = max(rank, self.mentions.get(address, 0))
         for family, score in other.suspicion.items():
             self.suspicion[family] = max(score, self.suspicion.get(family, 0.0))
         for name, state in other.states.items():
@@ -152,6 +162,7 @@ class Session(Struct):
             self.peak = other.peak if self.peak is None else max(self.peak, other.peak)
         self.span_count += other.span_count
         self.act_count += other.act_count
+        self.learned += other.learned
         self.saw_tool_span |= other.saw_tool_span
         self.saw_model |= other.saw_model
         self.gated |= other.gated
@@ -163,6 +174,9 @@ class SessionTable:
     """Sessions by key, the least recently seen first; at most `capacity`, shared fairly between realms.
 
     Args:
+        opened: Sessions that are new, or newly have a parent, since the caller last emptied the list.
+        dropped: Called when a session is forgotten for want of room.
+        touched: Called before a session may change (a snapshot that is being taken writes it down first).
         capacity: Sessions kept. When it is reached, the realm with the most sessions loses its quietest one; a
             session for which `held(key)` is true is never lost.
         aliases: Former ids kept, oldest forgotten first.
@@ -173,8 +187,11 @@ class SessionTable:
         self._realms: dict[str, dict[SessionKey, Session]] = {}
         self._aliases: dict[SessionKey, SessionKey] = {}
         self._count = 0
+        self.opened: list[SessionKey] = []
         self.evicted = 0
         self.held: Callable[[SessionKey], bool] = lambda key: False
+        self.touched: Callable[[Session], None] = lambda session: None
+        self.dropped: Callable[[Session], None] = lambda session: None
 
     def __len__(self) -> int:
         return self._count
@@ -203,12 +220,15 @@ class SessionTable:
         if sessions is None:
             sessions = self._realms[key.realm] = {}
         session = sessions.pop(key, None)
-        if session is None:
+        if session is not None:
+            self.touched(session)
+        else:
             if self._count >= self._capacity:
                 self._evict()
                 sessions = self._realms.setdefault(key.realm, {})
             session = Session(key, now_ns, now_ns)
             self._count += 1
+            self.opened.append(key)
         sessions[key] = session
         if now_ns > session.last_ns:
             session.last_ns = now_ns
@@ -252,5 +272,6 @@ class SessionTable:
                 break
         else:  # all of them are held: the quietest goes all the same, its run state is kept elsewhere
             key = next(iter(largest))
+        self.dropped(largest[key])
         self.drop(key)
         self.evicted += 1

@@ -55,6 +55,9 @@ class Span(Struct, frozen=True):
         status: OTLP status code: 0 unset, 1 ok, 2 error.
         dropped: Attributes that the sender's SDK dropped.
         notes: What decoding had to change, each a reason from `sources.decode.NOTES`.
+        rest: The remaining fields that hold text, by their OTLP name, where they are not empty: ``trace_state``,
+            ``schema_url``, ``severity_text``, ``scope_attributes``, ``links``. Kept because whatever an agent wrote
+            has to be scanned. Spans of one scope may share it.
     """
 
     signal: Literal["span", "log"]
@@ -73,6 +76,7 @@ class Span(Struct, frozen=True):
     resource: dict[str, Any] = {}
     scope: str = ""
     notes: tuple[str, ...] = ()
+    rest: dict[str, Any] = {}
 
 
 class Record(Struct, frozen=True):

@@ -50,7 +50,7 @@ class Telling:
         elif part.type == "reasoning":
             if self._first_time(part.text):
                 self._events.append(
-                    Reasoning(text=part.text, reading=self._read(part.text), **self._common("reasoning"))
+                    Reasoning(text=part.text, reading=self._read(part.text, "assistant"), **self._common("reasoning"))
                 )
         elif role == "system":
             self.system((part.text,))
@@ -78,7 +78,7 @@ class Telling:
                 direction=direction,
                 role=role,
                 text=text,
-                reading=self._read(text),
+                reading=self._read(text, role),
                 **self._common(f"{direction}:{role}"),
             )
         )
@@ -116,8 +116,8 @@ class Telling:
             return
         weaver.ended(session, self._agent, act, part.value, False, self._start_ns, (), self._place, self._events)
 
-    def _read(self, text: str) -> Reading:
-        return self._weaver.read_text("text", text)
+    def _read(self, text: str, role: str) -> Reading:
+        return self._weaver.read_text(self._session, "text", text, role)
 
     def _common(self, kind: str) -> dict[str, Any]:
         self._count += 1

@@ -80,8 +80,8 @@ class _Trace(Struct):
     ended: dict[str, None] = {}
 
 
-ReadAct = Callable[[str, str, Any], Reading]
-ReadText = Callable[[str, str], Reading]
+ReadArguments = Callable[[Session, str, str, Any], Reading]
+ReadText = Callable[[Session, str, str, str], Reading]
 
 
 class Weaver:
@@ -89,11 +89,11 @@ class Weaver:
 
     Args:
         table: The sessions; shared with the engine.
-        read_arguments: (tool, description, arguments) → reading of an act about to run.
-        read_text: (field, text) → reading of a text.
+        read_arguments: (session, tool, description, arguments) → reading of an act about to run.
+        read_text: (session, field, text, role) → reading of a text.
     """
 
-    def __init__(self, table: SessionTable, *, read_arguments: ReadAct, read_text: ReadText) -> None:
+    def __init__(self, table: SessionTable, *, read_arguments: ReadArguments, read_text: ReadText) -> None:
         self.table = table
         self._read_arguments, self.read_text = read_arguments, read_text
         self._traces: dict[tuple[str, str], _Trace] = {}
@@ -172,7 +172,7 @@ class Weaver:
                 ),
             )
         act.gated = True
-        reading = self._read_arguments(asked.tool, "", asked.arguments)
+        reading = self._read_arguments(session, asked.tool, "", asked.arguments)
         event = ToolCall(
             event_id=act.event_id,
             session=session.key,
@@ -263,6 +263,7 @@ class Weaver:
         session.grade = speaker.grade
         if facts.parent_session and session.parent is None:
             session.parent = SessionKey(realm, clean_id(facts.parent_session))
+            self.table.opened.append(session.key)
         return session
 
     def _ancestor(self, trace: _Trace, span: Span) -> SessionKey | None:
@@ -368,7 +369,7 @@ class Weaver:
         self, session: Session, agent: Agent, act: Act, arguments: Any, description: str,
         withheld: tuple[str, ...], unscored: tuple[str, ...], events: list[Event],
     ) -> None:  # fmt: skip
-        reading = self._read_arguments(act.tool, description, arguments)
+        reading = self._read_arguments(session, act.tool, description, arguments)
         events.append(
             ToolCall(
                 event_id=act.event_id,
@@ -408,7 +409,7 @@ class Weaver:
     ) -> None:  # fmt: skip
         act.ended, act.ended_ns = True, at_ns
         act.result = b"" if result is None else text_digest(plain_text(result))
-        reading = NOTHING_READ if result is None else self.read_text("result", plain_text(result))
+        reading = NOTHING_READ if result is None else self.read_text(session, "result", plain_text(result), "tool")
         hidden = tuple(field for field in withheld if field == "result")
         events.append(
             ToolCall(

@@ -1,0 +1,285 @@
+"""Runs the detectors: owns their state, order, learning and failures, so that a detector is only its idea.
+
+For each event every detector that wants to see it observes, then scores; what is cleared is learned later. A detector
+that raises is counted and, after repeats, switched off; its silence is `unscored: detector_failed`, never "nothing
+found".
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from sidecar.core.events import NO_AGENT, Agent, Event, Lifecycle, Message, ModelCall, Reasoning, SessionKey, ToolCall
+from sidecar.core.examples import Example
+from sidecar.core.findings import Family, Finding, Severity
+from sidecar.core.reading import Reading
+from sidecar.core.sessions import Session
+from sidecar.core.text.scan import Pattern
+
+Mode = Literal["shadow", "alert", "hold", "pause"]
+MODES: tuple[Mode, ...] = ("shadow", "alert", "hold", "pause")
+EVENT_TYPES: tuple[type[Event], ...] = (ToolCall, Message, Reasoning, ModelCall, Lifecycle)
+
+MAX_FAILURES = 3
+"""A detector that fails so often, without a success between, is switched off until the policy is loaded again."""
+LEARN_DELAY_NS = 300 * 10**9
+"""An event is learned at the earliest this long after it happened, so that an alert can still reach its session."""
+LEARN_QUOTA = 200
+"""Events of one session that any baseline learns; one long session must not own its agent's normal."""
+MAX_PENDING = 4096
+MAX_AGENTS = 2000
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """One idea about events. All verbs are optional; what is missing is not called.
+
+    Attributes:
+        scope: Whether there is one instance a session or one an agent role.
+        sees: Types of event it wants; nothing else is given to it.
+        mode: How far policy may go because of it, as shipped.
+        patterns: Patterns it wants matched on every text; hits are in `event.reading`.
+    """
+
+    name: ClassVar[str]
+    family: ClassVar[Family]
+    severity: ClassVar[Severity]
+    scope: ClassVar[Literal["session", "agent"]]
+    mode: ClassVar[Mode]
+    sees: ClassVar[tuple[type[Event], ...]]
+    patterns: ClassVar[tuple[Pattern, ...]]
+    examples: ClassVar[tuple[Example, ...]]
+
+    def observe(self, event: Event) -> None:
+        """Takes in facts; always, once per event, flagged or not."""
+
+    def score(self, event: Event) -> Finding | None:
+        """Judges; changes nothing."""
+
+    def learn(self, event: Event) -> None:
+        """Moves a baseline; only events that are cleared, without their texts (see `lean`)."""
+
+    def dump(self) -> Any:
+        """State as plain data: dicts, lists, numbers, texts, bytes."""
+
+    def load(self, state: Any) -> None:
+        """Takes back what `dump` gave."""
+
+    def absorb(self, other: Any) -> None:
+        """Takes over the state of a session that turned out to be this one; only with scope `session`."""
+
+
+class AgentState(Struct):
+    """What is kept of one agent role: its detectors' instances and the events that wait to be learned."""
+
+    agent: Agent
+    states: dict[str, Any] = {}
+    pending: deque[tuple[int, SessionKey, Event]] = deque()
+    events: int = 0
+    learned: int = 0
+    versions: dict[str, None] = {}
+
+
+class Judgement(Struct):
+    """What the detectors said of one event; `failed` names those that could not."""
+
+    findings: list[Finding]
+    failed: tuple[str, ...] = ()
+
+
+class _Plan(Struct):
+    """One detector, prepared: which verbs it has, and how an instance is made."""
+
+    name: str
+    make: Callable[[], Any]
+    by_session: bool
+    observes: bool
+    scores: bool
+    learns: bool
+
+
+class Engine:
+    """All detectors over all sessions.
+
+    Args:
+        detectors: Classes, in order of running.
+        options: Detector name → keyword arguments of its constructor.
+        services: What a detector's constructor may ask for by parameter name: ``find`` (pattern name, folded text →
+            character spans) and ``sign`` (text → keyed hash in hexadecimal).
+        is_held: Whether a session is paused; such a session teaches nothing.
+    """
+
+    def __init__(
+        self,
+        detectors: Sequence[type[Any]],
+        *,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        services: Mapping[str, Any] | None = None,
+        is_held: Callable[[SessionKey], bool] = lambda key: False,
+    ) -> None:
+        self.detectors = tuple(detectors)
+        self._is_held = is_held
+        self._failures: dict[str, int] = {}
+        self.off: dict[str, None] = {}
+        self.failures: dict[str, int] = {}
+        self.agents: dict[tuple[str, str], AgentState] = {}
+        self._by_type: dict[type[Event], tuple[_Plan, ...]] = {}
+        plans = [
+            self._plan(detector, _wanted(detector, services or {}) | dict((options or {}).get(detector.name, {})))
+            for detector in self.detectors
+        ]
+        for kind in EVENT_TYPES:
+            self._by_type[kind] = tuple(
+                plan for plan, detector in zip(plans, self.detectors, strict=True) if kind in detector.sees
+            )
+        self._learners = {plan.name: plan for plan in plans if plan.learns}
+
+    @staticmethod
+    def _plan(detector: type[Any], options: dict[str, Any]) -> _Plan:
+        return _Plan(
+            name=detector.name,
+            make=lambda: detector(**options),
+            by_session=detector.scope == "session",
+            observes=hasattr(detector, "observe"),
+            scores=hasattr(detector, "score"),
+            learns=hasattr(detector, "learn"),
+        )
+
+    def step(self, session: Session, event: Event) -> Judgement:
+        """Has all detectors observe and score one event, and keeps it for learning."""
+        agent = self.agent(event.agent)
+        agent.events += 1
+        findings: list[Finding] = []
+        failed: tuple[str, ...] = ()
+        learnable = False
+        for plan in self._by_type[type(event)]:
+            if plan.name in self.off:
+                failed += (plan.name,)
+                continue
+            states = session.states if plan.by_session else agent.states
+            try:
+                instance = states.get(plan.name)
+                if instance is None:
+                    instance = states[plan.name] = plan.make()
+                if plan.observes:
+                    instance.observe(event)
+                if plan.scores and (found := instance.score(event)) is not None:
+                    findings.append(found)
+            except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+                raise
+            except BaseException:  # extension modules panic with BaseException (reliability.md M2)
+                failed += (plan.name,)
+                self._failed(plan.name)
+            else:
+                learnable |= plan.learns
+                if self._failures:
+                    self._failures.pop(plan.name, None)
+        if learnable:
+            agent.pending.append((event.at_ns + LEARN_DELAY_NS, session.key, lean(event)))
+            if len(agent.pending) > MAX_PENDING:
+                agent.pending.popleft()
+        return Judgement(findings, failed)
+
+    def learn(self, now_ns: int, sessions: Callable[[SessionKey], Session | None]) -> int:
+        """Gives what has waited long enough and is cleared to the baselines; returns how many events were learned.
+
+        Never learned: events of sessions that raised an alert, are held, or spoke of being tested; what exceeds the
+        session's quota; what belongs to a session that is not known any more.
+        """
+        count = 0
+        for agent in self.agents.values():
+            pending = agent.pending
+            while pending and pending[0][0] <= now_ns:
+                _, key, event = pending.popleft()
+                session = sessions(key)
+                if session is None or session.flagged or session.aware or self._is_held(session.key):
+                    continue
+                if session.learned >= LEARN_QUOTA:
+                    continue
+                session.learned += 1
+                agent.learned += 1
+                count += 1
+                for name, plan in self._learners.items():
+                    if name in self.off or not isinstance(event, self._sees(name)):
+                        continue
+                    states = session.states if plan.by_session else agent.states
+                    if (instance := states.get(name)) is None:
+                        instance = states[name] = plan.make()
+                    try:
+                        instance.learn(event)
+                    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+                        raise
+                    except BaseException:
+                        self._failed(name)
+        return count
+
+    def agent(self, agent: Agent) -> AgentState:
+        """State of the role that `agent` plays; the role that was quiet longest goes beyond `MAX_AGENTS`."""
+        key = (agent.realm, agent.role)
+        state = self.agents.get(key)
+        if state is None:
+            if len(self.agents) >= MAX_AGENTS:
+                del self.agents[next(iter(self.agents))]
+            state = self.agents[key] = AgentState(agent)
+        if agent.version and agent.version not in state.versions and len(state.versions) < 64:
+            state.versions[agent.version] = None
+        return state
+
+    def switch_off(self, name: str) -> None:
+        """Takes a detector out of service (a slow one, by a recorded command)."""
+        self.off[name] = None
+
+    def maturity(self) -> dict[tuple[str, str], dict[str, str]]:
+        """(realm, role) → detector → ``learning`` or ``active``, for detectors that have such a thing."""
+        return {
+            key: {
+                name: "active" if instance.is_mature else "learning"
+                for name, instance in state.states.items()
+                if hasattr(instance, "is_mature")
+            }
+            for key, state in self.agents.items()
+        }
+
+    def _sees(self, name: str) -> tuple[type[Event], ...]:
+        return next(detector.sees for detector in self.detectors if detector.name == name)
+
+    def _failed(self, name: str) -> None:
+        self.failures[name] = self.failures.get(name, 0) + 1
+        self._failures[name] = self._failures.get(name, 0) + 1
+        if self._failures[name] >= MAX_FAILURES:
+            self.off[name] = None
+
+
+def _wanted(detector: type[Any], services: Mapping[str, Any]) -> dict[str, Any]:
+    asked = inspect.signature(detector).parameters
+    return {name: service for name, service in services.items() if name in asked}
+
+
+def lean(event: Event) -> Event:
+    """The event without its texts: what a baseline may learn from costs little memory while it waits."""
+    reading = event.reading
+    slim = Reading(effect=reading.effect, hits=reading.hits, destinations=reading.destinations)
+    if isinstance(event, ToolCall):
+        return replace(event, reading=slim, arguments=None, result=None)
+    if isinstance(event, Message | Reasoning):
+        return replace(event, reading=slim, text=None)
+    return event
+
+
+def all_patterns(detectors: Iterable[type[Any]]) -> tuple[Pattern, ...]:
+    """Patterns of all detectors, for one scan of each text; the same pattern may be wanted twice."""
+    found: dict[str, Pattern] = {}
+    for detector in detectors:
+        for pattern in getattr(detector, "patterns", ()):
+            if found.setdefault(pattern.name, pattern) != pattern:
+                raise ValueError(f"two patterns are called {pattern.name}")
+    return tuple(found.values())
+
+
+__all__ = ["NO_AGENT", "AgentState", "Detector", "Engine", "Judgement", "Mode", "all_patterns", "lean"]

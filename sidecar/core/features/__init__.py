@@ -1,0 +1,1 @@
+"""Events → numbers: complete, finite, 0..1, at constant memory."""

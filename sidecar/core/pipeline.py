@@ -1,0 +1,458 @@
+"""All of the core as one object: spans, questions and the time go in, decisions come out.
+
+    pipeline = Pipeline(...)
+    outcome = pipeline.feed(record, now_ns)          # a span has come
+    outcome = pipeline.authorize(question, now_ns)   # may this act run?
+    outcome = pipeline.tick(now_ns)                  # time has passed
+
+The shell stores, tells and counts what an `Outcome` holds; nothing here waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from sidecar.core import gate, risk, semconv
+from sidecar.core.alerts import Action, Alert, Decision
+from sidecar.core.commands import Acknowledge, Cause, Move, Pause, Resume, Terminate, Transition
+from sidecar.core.digests import event_id, remember
+from sidecar.core.engine import Engine, all_patterns
+from sidecar.core.events import NO_AGENT, Agent, Event, Message, SessionKey, ToolCall
+from sidecar.core.evidence import unkeyed
+from sidecar.core.findings import Evidence, Finding, Severity
+from sidecar.core.organisation import Organisation
+from sidecar.core.reader import Catalogue, Reader
+from sidecar.core.runstate import RunStates
+from sidecar.core.semconv.facts import Facts
+from sidecar.core.sessions import Session, SessionTable
+from sidecar.core.span import Record
+from sidecar.core.text.scan import PatternSet
+from sidecar.core.triage.alerts import AlertBook
+from sidecar.core.triage.budget import BlastRadius
+from sidecar.core.triage.policy import Policy
+from sidecar.core.weave import Asked, Notice, Weaver
+
+MAX_DECISIONS, MAX_KINDS, MAX_CAUSES, MAX_TREE = 20_000, 64, 16, 10_000
+
+NOTICE_SEVERITY = {
+    "conflicting_duplicate": Severity.MEDIUM,
+    "identity_mismatch": Severity.MEDIUM,
+    "ungated_act": Severity.MEDIUM,
+    "nonfinite": Severity.MEDIUM,
+    "ran_unanswered": Severity.LOW,
+}
+
+
+class Outcome(Struct):
+    """What came of one input, in the order it came about.
+
+    Attributes:
+        decision: The answer, where a question was asked.
+        decisions: Of all acts that were judged.
+        alerts: Alerts that opened, changed or resolved; the newest state of each is last.
+        transitions: Changes of run states that hold already and want to be stored and told.
+        renamed: (old, new) session keys that turned out to be one session.
+    """
+
+    decision: Decision | None = None
+    decisions: list[Decision] = []
+    findings: list[Finding] = []
+    alerts: list[Alert] = []
+    transitions: list[Transition] = []
+    events: list[Event] = []
+    renamed: list[tuple[SessionKey, SessionKey]] = []
+
+
+class Held(Struct, frozen=True):
+    """An act that waits for a person."""
+
+    event: ToolCall
+    decision: Decision
+    policy: str
+
+
+class Pipeline:
+    """The core, assembled.
+
+    Args:
+        detectors: Classes of detectors, in order of running.
+        options: Detector name → keyword arguments of its constructor.
+        closed: Whether tools that the catalogue does not know are denied.
+        capacity: Sessions remembered.
+        sign: Text → keyed hash, for evidence; without a key of the installation's own equal texts can be guessed.
+        present: Whether somebody is there who can hold a session's agent; in a replay everybody is.
+    """
+
+    def __init__(
+        self,
+        detectors: Sequence[type[Any]],
+        policy: Policy,
+        catalogue: Catalogue,
+        *,
+        patterns: PatternSet | None = None,
+        organisation: Organisation | None = None,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        closed: bool = False,
+        capacity: int = 50_000,
+        present: Callable[[SessionKey], bool] = lambda key: True,
+        sign: Callable[[str], str] = unkeyed,
+    ) -> None:
+        self.policy = policy
+        self.patterns = patterns or PatternSet(all_patterns(detectors))
+        self.runs = RunStates()
+        self.sessions = SessionTable(capacity=capacity)
+        self.sessions.held = self.runs.is_held
+        self.reader = Reader(catalogue, self.patterns, organisation or Organisation())
+        self.weaver = Weaver(self.sessions, read_arguments=self.reader.arguments, read_text=self.reader.text)
+        services = {"find": self.patterns.find, "sign": sign}
+        self.engine = Engine(detectors, options=options, services=services, is_held=self.runs.is_held)
+        self.alerts = AlertBook()
+        self.radius = BlastRadius()
+        self.held: dict[str, Held] = {}
+        self.known_pauses: frozenset[str] = frozenset()
+        self._closed, self._present = closed, present
+        self._answers: dict[str, Decision] = {}
+        self._children: dict[SessionKey, dict[SessionKey, None]] = {}
+        self._scopes: dict[str, Cause] = {}
+
+    # ------------------------------------------------------------ what comes in
+
+    def feed(self, record: Record, now_ns: int) -> Outcome:
+        """Takes in a span that has begun and ended before it came."""
+        return self.weave(record, semconv.read(record.span), now_ns, begin=True, end=True, asked=False)
+
+    def weave(
+        self, record: Record, facts: Facts | None, now_ns: int, *, begin: bool, end: bool, asked: bool
+    ) -> Outcome:
+        """Takes in a span's beginning or end; `asked` plays the gate before each act (replay)."""
+        outcome = Outcome()
+        self._all(self.weaver.weave(record, facts, now_ns, begin=begin, end=end), outcome, asked=asked, now_ns=now_ns)
+        return outcome
+
+    def authorize(self, asked: Asked, now_ns: int) -> Outcome:
+        """Answers a question at the gate; what the agent carried with it has been fed before.
+
+        The same question again has the same answer, unless the run state has changed since.
+        """
+        outcome = Outcome()
+        session, event, new = self.weaver.ask(asked, now_ns)
+        self._inherit(outcome)
+        known = self._answers.get(event.event_id)
+        if not new and known is not None and known.answer != "wait":
+            run = self.runs.get(session.key)
+            if run.desired == known.state or (run.desired != "running" and known.answer == "deny"):
+                outcome.decision = known
+                return outcome
+        self._event(event, session, outcome, asked=True, now_ns=now_ns)
+        outcome.decision = outcome.decisions[-1]
+        return outcome
+
+    def open_session(
+        self, key: SessionKey, agent: Agent, now_ns: int, *, parent: SessionKey | None = None, task: str = ""
+    ) -> Outcome:
+        """A gated session announces itself; it inherits what holds its parent, its role or the fleet."""
+        outcome = Outcome()
+        session = self.sessions.open(key, now_ns)
+        session.gated = True
+        if agent != NO_AGENT:
+            session.agent = agent
+        session.task = session.task or task
+        if parent is not None and session.parent is None:
+            session.parent = self.sessions.resolve(parent)
+            self.sessions.opened.append(session.key)
+        self._inherit(outcome)
+        return outcome
+
+    def tick(self, now_ns: int, *, last: bool = False) -> Outcome:
+        """Time has passed: acts nobody told of, learning, unconfirmed pauses, alerts that have been quiet.
+
+        Args:
+            last: The stream has ended; nothing more will come.
+        """
+        outcome = Outcome()
+        self._all(self.weaver.due(now_ns, all_of_them=last), outcome, asked=False, now_ns=now_ns)
+        self.engine.learn(now_ns, self.sessions.get)
+        for key in self.runs.overdue(now_ns):
+            run = self.runs.get(key)
+            note = Acknowledge(key, run.epoch, run.observed, now_ns, run.in_flight)
+            outcome.transitions.append(
+                Transition(key, note, run.desired, run.desired, run.epoch, run.observed, now_ns, run.pause_id)
+            )
+        outcome.alerts.extend(self.alerts.quiet(now_ns, self.runs.is_held))
+        return outcome
+
+    # ------------------------------------------------------------ what people and agents say
+
+    def pause(self, key: SessionKey, cause: Cause, now_ns: int) -> Outcome:
+        """Holds a session and all that it started.
+
+        Raises:
+            ControlError: The session is terminated.
+        """
+        outcome = Outcome()
+        self._pause_tree(self.sessions.resolve(key), cause, outcome)
+        return outcome
+
+    def pause_scope(self, scope: str, cause: Cause, now_ns: int) -> Outcome:
+        """Holds every session of a role (``role:NAME``) or all (``fleet``), those that open later, too."""
+        outcome = Outcome()
+        self._scopes[scope] = cause
+        for session in list(self.sessions):
+            if self._in_scope(session, scope) and self.runs.get(session.key).desired != "terminated":
+                self._pause_tree(session.key, cause, outcome)
+        return outcome
+
+    def resume_scope(self, scope: str) -> Cause | None:
+        """Takes a scope's pause back for sessions that open later; those it holds are resumed one by one."""
+        return self._scopes.pop(scope, None)
+
+    def in_scope(self, scope: str) -> list[SessionKey]:
+        """Sessions that are known and fall under a scope."""
+        return [session.key for session in self.sessions if self._in_scope(session, scope)]
+
+    def applied(self, transition: Transition, now_ns: int) -> Outcome:
+        """A resume or termination is stored: it takes effect now."""
+        outcome = Outcome()
+        command = transition.command
+        outcome.transitions.append(self.runs.apply(transition))
+        session = self.sessions.get(transition.session)
+        if isinstance(command, Resume):
+            cleared = frozenset(command.clears)
+            if session is not None:
+                self.sessions.touched(session)
+                for finding_id in command.clears:
+                    if kind := session.kinds.get(finding_id):
+                        remember(session.cleared, kind, None, MAX_KINDS)
+                session.flagged = False
+                _forget(session, cleared, self.alerts.of(session.key))
+            outcome.alerts.extend(self.alerts.clear(transition.session, cleared, now_ns))
+        elif isinstance(command, Terminate):
+            outcome.alerts.extend(
+                self.alerts.close(alert, alert.verdict, now_ns) for alert in self.alerts.of(transition.session)
+            )
+        return outcome
+
+    def release(self, event_id_: str, now_ns: int) -> Decision | None:
+        """Judges a held act again that a person has approved; None when it is not held any more.
+
+        It is allowed only under the policy it was held by, in a session that runs.
+        """
+        held = self.held.pop(event_id_, None)
+        if held is None:
+            return None
+        run = self.runs.get(self.sessions.resolve(held.event.session))
+        if run.desired != "running":
+            answer = replace(held.decision, answer="deny", state=run.desired)
+        elif held.policy != self.policy.digest:
+            answer = replace(held.decision, answer="wait", ground="system", system="policy_changed")
+        else:
+            session = self.sessions.get(held.event.session)
+            if session is not None:
+                for reason in held.decision.reasons:
+                    remember(session.cleared, kind_of(reason.detector, held.event), None, MAX_KINDS)
+            answer = replace(held.decision, answer="allow", ground="judged", state="running")
+        self._answers[event_id_] = answer
+        return answer
+
+    def adopt_policy(self, policy: Policy) -> None:
+        """Puts a new policy in force from the next decision on; detectors that were switched off run again."""
+        self.policy = policy
+        self.engine.off.clear()
+
+    # ------------------------------------------------------------ inside
+
+    def _all(self, events: Iterable[Event], outcome: Outcome, *, asked: bool, now_ns: int) -> None:
+        if self.sessions.opened:
+            self._inherit(outcome)
+        for event in events:
+            session = self.sessions.get(event.session)
+            if session is not None:
+                self._event(event, session, outcome, asked=asked, now_ns=now_ns)
+        if self.weaver.renamed:
+            for old, new in self.weaver.renamed:
+                self._renamed(old, new, outcome, now_ns)
+            self.weaver.renamed.clear()
+        if self.weaver.notices:
+            for notice in self.weaver.notices:
+                self._noticed(notice, outcome, now_ns)
+            self.weaver.notices.clear()
+
+    def _event(self, event: Event, session: Session, outcome: Outcome, *, asked: bool, now_ns: int) -> None:
+        judgement = self.engine.step(session, event)
+        findings = judgement.findings
+        outcome.events.append(event)
+        if event.unscored:
+            session.note_unscored(event.unscored)
+        if isinstance(event, ToolCall) and event.phase == "started":
+            if judgement.failed:
+                session.note_unscored(("detector_failed",))
+            self._act(event, session, findings, judgement.failed, outcome, asked=asked, now_ns=now_ns)
+            return
+        if not findings:
+            return
+        posture = self.policy.posture(event.agent.role)
+        acts = isinstance(event, Message) and event.direction == "outbound"
+        pausing: list[Finding] = []
+        for finding in findings:
+            action = self.policy.action(finding, posture, reversible=False, acts=acts)
+            self._count(session, finding, action, outcome)
+            if action == "pause" and posture != "observe":
+                pausing.append(finding)
+        if pausing:
+            self._pause_for(session, event, pausing, outcome, now_ns)
+
+    def _act(
+        self, event: ToolCall, session: Session, findings: list[Finding], failed: tuple[str, ...],
+        outcome: Outcome, *, asked: bool, now_ns: int,
+    ) -> None:  # fmt: skip
+        run = self.runs.get(session.key)
+        if session.cleared:
+            findings = [f for f in findings if kind_of(f.detector, event) not in session.cleared]
+        spared = frozenset(
+            f.id for f in findings if f.family == "behaviour" and not self.radius.allows(now_ns, len(self.sessions))
+        )
+        decision, actions = gate.decide(event, findings, failed, run, self.policy, closed=self._closed, spared=spared)
+        posture = self.policy.posture(event.agent.role)
+        pausing = []
+        for finding in findings:
+            action = actions[finding.id]
+            if not asked and action == "hold":
+                # It ran already. What would have waited for a person makes the session wait.
+                action = "pause" if decision.irreversible else "alert"
+            self._count(session, finding, action, outcome)
+            if action in ("hold", "pause"):
+                remember(session.kinds, finding.id, kind_of(finding.detector, event), MAX_KINDS)
+            if action == "pause" and posture != "observe":
+                pausing.append(finding)
+        if pausing:
+            self._pause_for(session, event, pausing, outcome, now_ns)
+        if not asked:
+            decision = replace(decision, answer="allow", ground="none", system="")
+        decision = replace(decision, state=self.runs.get(session.key).desired)
+        if asked:
+            remember(self._answers, event.event_id, decision, MAX_DECISIONS)
+            if decision.answer == "hold":
+                remember(self.held, event.event_id, Held(event, decision, self.policy.digest), MAX_DECISIONS)
+        outcome.decisions.append(decision)
+
+    def _count(self, session: Session, finding: Finding, action: Action, outcome: Outcome) -> None:
+        outcome.findings.append(finding)
+        risk.add(session, finding)
+        if action != "record":
+            session.flagged = True
+            outcome.alerts.extend(self.alerts.add(finding, action))
+
+    def _pause_for(
+        self, session: Session, event: Event, findings: Sequence[Finding], outcome: Outcome, now_ns: int
+    ) -> None:
+        pause_id = event_id(session.key.realm, "pause", event.event_id)
+        if pause_id in self.known_pauses:
+            return
+        run = self.runs.get(session.key)
+        actors = {cause.actor for cause in run.causes.values()}
+        if run.desired == "terminated" or len(run.causes) >= MAX_CAUSES:
+            return
+        if run.desired == "paused" and all(finding.detector in actors for finding in findings):
+            return
+        if any(finding.family == "behaviour" for finding in findings):
+            self.radius.take(now_ns)
+        worst = max(findings, key=lambda finding: (finding.severity, finding.score))
+        cause = Cause(
+            pause_id=pause_id,
+            by="detector",
+            actor=worst.detector,
+            reason=worst.text,
+            at_ns=now_ns,
+            findings=tuple(finding.id for finding in findings),
+        )
+        self._pause_tree(session.key, cause, outcome)
+
+    def _pause_tree(self, root: SessionKey, cause: Cause, outcome: Outcome) -> None:
+        waiting, seen = [root], {root}
+        while waiting and len(seen) <= MAX_TREE:
+            key = waiting.pop()
+            if key == root or self.runs.get(key).desired != "terminated":
+                outcome.transitions.append(self.runs.pause(Pause(key, cause), enforced=self._enforced(key)))
+            for child in self._children.get(key, ()):
+                if child not in seen:
+                    seen.add(child)
+                    waiting.append(child)
+
+    def _enforced(self, key: SessionKey) -> bool:
+        session = self.sessions.get(key)
+        return session is not None and session.gated and self._present(key)
+
+    def _inherit(self, outcome: Outcome) -> None:
+        """Sessions that are new are held by what holds their parent, their role or the fleet."""
+        for key in self.sessions.opened:
+            session = self.sessions.get(key)
+            if session is None:
+                continue
+            causes = [cause for scope, cause in self._scopes.items() if self._in_scope(session, scope)]
+            if session.parent is not None:
+                siblings = self._children.setdefault(session.parent, {})
+                if len(siblings) < MAX_TREE:
+                    siblings[session.key] = None
+                causes.extend(self.runs.get(session.parent).causes.values())
+            run = self.runs.get(session.key)
+            for cause in causes:
+                if cause.pause_id not in run.causes and run.desired != "terminated":
+                    pause = Pause(session.key, cause)
+                    outcome.transitions.append(self.runs.pause(pause, enforced=self._enforced(session.key)))
+        self.sessions.opened.clear()
+
+    @staticmethod
+    def _in_scope(session: Session, scope: str) -> bool:
+        return scope == "fleet" or scope == f"role:{session.agent.role}"
+
+    def _renamed(self, old: SessionKey, new: SessionKey, outcome: Outcome, now_ns: int) -> None:
+        outcome.renamed.append((old, new))
+        outcome.alerts.extend(self.alerts.rename(old, new))
+        if (moved := self.runs.rename(old, new, now_ns)) is not None:
+            outcome.transitions.append(moved)
+        if (children := self._children.pop(old, None)) is not None:
+            self._children.setdefault(new, {}).update(children)
+
+    def _noticed(self, notice: Notice, outcome: Outcome, now_ns: int) -> None:
+        session = self.sessions.get(notice.session)
+        if session is None:
+            return
+        finding = Finding(
+            detector=notice.kind,
+            family="telemetry",
+            severity=NOTICE_SEVERITY[notice.kind],
+            score=1.0,
+            text=notice.text,
+            event_id=notice.event_id,
+            session=session.key,
+            agent=notice.agent,
+            at_ns=notice.at_ns,
+            evidence=(Evidence(notice.span, "span"),),
+        )
+        posture = self.policy.posture(notice.agent.role)
+        action = self.policy.action(finding, posture, reversible=False, acts=False)
+        self._count(session, finding, action, outcome)
+
+
+def kind_of(detector: str, act: ToolCall) -> str:
+    """What kind of act a detector spoke of: its tool and where it goes; a reviewer clears kinds, not words."""
+    reading = act.reading
+    places = ",".join(sorted(where.address for where in reading.destinations))
+    return f"{detector}|{reading.effect.tool or act.tool}|{places}"
+
+
+def _forget(session: Session, cleared: frozenset[str], alerts: Iterable[Alert]) -> None:
+    """Takes what a person cleared out of the session's risk."""
+    left: dict[str, float] = {}
+    for alert in alerts:
+        for finding in alert.findings:
+            if finding.id not in cleared:
+                left[finding.family] = max(left.get(finding.family, 0.0), risk.weigh(finding))
+    session.suspicion = left
+
+
+__all__ = ["Acknowledge", "Held", "Move", "Outcome", "Pipeline", "kind_of"]

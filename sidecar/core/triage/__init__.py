@@ -1,0 +1,1 @@
+"""Findings → alerts → decisions: grouping, dedup, budget, policy."""
