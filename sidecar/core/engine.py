@@ -110,6 +110,7 @@ class Engine:
     Args:
         detectors: Classes, in order of running.
         options: Detector name → keyword arguments of its constructor.
+        touched: Called before an agent's state may change.
         services: What a detector's constructor may ask for by parameter name: ``find`` (pattern name, folded text →
             character spans) and ``sign`` (text → keyed hash in hexadecimal).
         is_held: Whether a session is paused; such a session teaches nothing.
@@ -129,6 +130,7 @@ class Engine:
         self.off: dict[str, None] = {}
         self.failures: dict[str, int] = {}
         self.agents: dict[tuple[str, str], AgentState] = {}
+        self.touched: Callable[[AgentState], None] = lambda agent: None
         self._by_type: dict[type[Event], tuple[_Plan, ...]] = {}
         plans = [
             self._plan(detector, _wanted(detector, services or {}) | dict((options or {}).get(detector.name, {})))
@@ -138,6 +140,7 @@ class Engine:
             self._by_type[kind] = tuple(
                 plan for plan, detector in zip(plans, self.detectors, strict=True) if kind in detector.sees
             )
+        self._plans = {plan.name: plan for plan in plans}
         self._learners = {plan.name: plan for plan in plans if plan.learns}
 
     @staticmethod
@@ -154,6 +157,7 @@ class Engine:
     def step(self, session: Session, event: Event) -> Judgement:
         """Has all detectors observe and score one event, and keeps it for learning."""
         agent = self.agent(event.agent)
+        self.touched(agent)
         agent.events += 1
         findings: list[Finding] = []
         failed: tuple[str, ...] = ()
@@ -195,6 +199,8 @@ class Engine:
         count = 0
         for agent in self.agents.values():
             pending = agent.pending
+            if pending and pending[0][0] <= now_ns:
+                self.touched(agent)
             while pending and pending[0][0] <= now_ns:
                 _, key, event = pending.popleft()
                 session = sessions(key)
@@ -230,6 +236,20 @@ class Engine:
         if agent.version and agent.version not in state.versions and len(state.versions) < 64:
             state.versions[agent.version] = None
         return state
+
+    def revive(self, dumps: Mapping[str, Any], *, by_session: bool) -> dict[str, Any]:
+        """Detectors' instances from what their `dump` gave; what is not registered any more is left out.
+
+        Raises:
+            Exception: Whatever a detector's `load` raises on a dump it cannot use.
+        """
+        states = {}
+        for name, dump in dumps.items():
+            plan = self._plans.get(name)
+            if plan is not None and plan.by_session == by_session:
+                states[name] = plan.make()
+                states[name].load(dump)
+        return states
 
     def switch_off(self, name: str) -> None:
         """Takes a detector out of service (a slow one, by a recorded command)."""

@@ -73,7 +73,7 @@ class Event(Struct, frozen=True, kw_only=True):
     reading: Reading = NOTHING_READ
 
 
-class ToolCall(Event, frozen=True, kw_only=True):
+class ToolCall(Event, frozen=True, kw_only=True, tag="tool_call"):
     """A tool call about to run (`started`) or done (`ended`); both phases have one `event_id`.
 
     Attributes:
@@ -95,7 +95,7 @@ class ToolCall(Event, frozen=True, kw_only=True):
     duration_ns: int = 0
 
 
-class Message(Event, frozen=True, kw_only=True):
+class Message(Event, frozen=True, kw_only=True, tag="message"):
     """A text that reached the agent or left it.
 
     Attributes:
@@ -107,13 +107,13 @@ class Message(Event, frozen=True, kw_only=True):
     text: str | None
 
 
-class Reasoning(Event, frozen=True, kw_only=True):
+class Reasoning(Event, frozen=True, kw_only=True, tag="reasoning"):
     """A text that the model wrote for itself."""
 
     text: str | None
 
 
-class ModelCall(Event, frozen=True, kw_only=True):
+class ModelCall(Event, frozen=True, kw_only=True, tag="model_call"):
     """One call of a language model; its content has become messages, reasoning and tool calls.
 
     Attributes:
@@ -128,17 +128,13 @@ class ModelCall(Event, frozen=True, kw_only=True):
     failed: bool = False
 
 
-class Lifecycle(Event, frozen=True, kw_only=True):
+class Lifecycle(Event, frozen=True, kw_only=True, tag="lifecycle"):
     """A run of the agent began or ended, or a session was opened or closed."""
 
     phase: Literal["started", "ended"]
     failed: bool = False
 
 
-KIND: dict[type[Event], str] = {
-    ToolCall: "tool_call",
-    Message: "message",
-    Reasoning: "reasoning",
-    ModelCall: "model_call",
-    Lifecycle: "lifecycle",
-}
+AnyEvent = ToolCall | Message | Reasoning | ModelCall | Lifecycle
+KIND: dict[type[Event], str] = {kind: kind.__struct_config__.tag for kind in AnyEvent.__args__}
+"""Type of event → its name in files."""

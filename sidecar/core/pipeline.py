@@ -210,6 +210,14 @@ class Pipeline:
         """Takes a scope's pause back for sessions that open later; those it holds are resumed one by one."""
         return self._scopes.pop(scope, None)
 
+    def scope_cause(self, scope: str) -> Cause | None:
+        """What holds a scope, None when nothing does."""
+        return self._scopes.get(scope)
+
+    def restore_scope(self, scope: str, cause: Cause) -> None:
+        """Puts back a stored pause of a scope."""
+        self._scopes[scope] = cause
+
     def in_scope(self, scope: str) -> list[SessionKey]:
         """Sessions that are known and fall under a scope."""
         return [session.key for session in self.sessions if self._in_scope(session, scope)]

@@ -175,6 +175,7 @@ class SessionTable:
 
     Args:
         opened: Sessions that are new, or newly have a parent, since the caller last emptied the list.
+        gone: Called when a key means nothing any more (its session was forgotten or renamed).
         dropped: Called when a session is forgotten for want of room.
         touched: Called before a session may change (a snapshot that is being taken writes it down first).
         capacity: Sessions kept. When it is reached, the realm with the most sessions loses its quietest one; a
@@ -191,6 +192,7 @@ class SessionTable:
         self.evicted = 0
         self.held: Callable[[SessionKey], bool] = lambda key: False
         self.touched: Callable[[Session], None] = lambda session: None
+        self.gone: Callable[[SessionKey], None] = lambda key: None
         self.dropped: Callable[[Session], None] = lambda session: None
 
     def __len__(self) -> int:
@@ -229,6 +231,7 @@ class SessionTable:
             session = Session(key, now_ns, now_ns)
             self._count += 1
             self.opened.append(key)
+            self.touched(session)
         sessions[key] = session
         if now_ns > session.last_ns:
             session.last_ns = now_ns
@@ -262,6 +265,7 @@ class SessionTable:
         sessions = self._realms.get(key.realm, {})
         if sessions.pop(key, None) is not None:
             self._count -= 1
+            self.gone(key)
             if not sessions:
                 del self._realms[key.realm]
 

@@ -71,7 +71,7 @@ class Asked(Struct, frozen=True):
     cut: bool = False
 
 
-class _Trace(Struct):
+class Trace(Struct):
     """What is known of one trace: its session, the ids its spans claim, and which spans have ended."""
 
     session: SessionKey | None = None
@@ -87,6 +87,8 @@ ReadText = Callable[[Session, str, str, str], Reading]
 class Weaver:
     """Makes events of records. Memory: `MAX_TRACES` traces, `MAX_THREADS` histories, and the session table.
 
+    `touched` is called with a trace's key before that trace may change.
+
     Args:
         table: The sessions; shared with the engine.
         read_arguments: (session, tool, description, arguments) → reading of an act about to run.
@@ -96,7 +98,8 @@ class Weaver:
     def __init__(self, table: SessionTable, *, read_arguments: ReadArguments, read_text: ReadText) -> None:
         self.table = table
         self._read_arguments, self.read_text = read_arguments, read_text
-        self._traces: dict[tuple[str, str], _Trace] = {}
+        self.traces: dict[tuple[str, str], Trace] = {}
+        self.touched: Callable[[tuple[str, str]], None] = lambda key: None
         self._threads: dict[tuple[str, bytes], SessionKey] = {}
         self._waiting: dict[SessionKey, None] = {}
         self.notices: list[Notice] = []
@@ -115,7 +118,7 @@ class Weaver:
         span = record.span
         if facts is None:
             self.unmapped += end
-            if end and span.parent_id and (trace := self._traces.get((record.speaker.realm, span.trace_id))):
+            if end and span.parent_id and (trace := self.traces.get((record.speaker.realm, span.trace_id))):
                 remember(trace.parents, span.span_id, span.parent_id, MAX_SPANS_OF_TRACE)
             return []
         session = self._session_of(record.speaker, span, facts, now_ns)
@@ -213,6 +216,13 @@ class Weaver:
         """Somebody should tell of an act of this session; `due` looks after it."""
         self._waiting[session.key] = None
 
+    def revive(self, session: Session) -> None:
+        """Takes in a session from a snapshot: its histories are known, its open intents are waited for."""
+        for chain in session.chains:
+            remember(self._threads, (session.key.realm, chain), session.key, MAX_THREADS)
+        if session.intents or session.unseen:
+            self.expect(session)
+
     def bind(self, old: SessionKey, new: SessionKey, now_ns: int) -> Session:
         """Two ids are one session: all that the first has done moves to the second."""
         old = self.table.resolve(old)
@@ -225,13 +235,14 @@ class Weaver:
 
     # ------------------------------------------------------------ sessions and agents
 
-    def _trace(self, realm: str, trace_id: str) -> _Trace:
+    def _trace(self, realm: str, trace_id: str) -> Trace:
         key = (realm, trace_id)
-        trace = self._traces.get(key)
+        trace = self.traces.get(key)
         if trace is None:
-            if len(self._traces) >= MAX_TRACES:
-                del self._traces[next(iter(self._traces))]
-            trace = self._traces[key] = _Trace()
+            if len(self.traces) >= MAX_TRACES:
+                del self.traces[next(iter(self.traces))]
+            trace = self.traces[key] = Trace()
+        self.touched(key)
         return trace
 
     def _session_of(self, speaker: Speaker, span: Span, facts: Facts, now_ns: int) -> Session:
@@ -266,7 +277,7 @@ class Weaver:
             self.table.opened.append(session.key)
         return session
 
-    def _ancestor(self, trace: _Trace, span: Span) -> SessionKey | None:
+    def _ancestor(self, trace: Trace, span: Span) -> SessionKey | None:
         parent = span.parent_id
         for _ in range(64):
             if not parent:

@@ -332,8 +332,7 @@ class Leverage:
             plain = min(1.0, (0.5 if topic else 0.0) + 0.12 * shared + (0.25 if named else 0.0))
             if plain > best[1]:
                 best = (fact, plain)
-        fact, plain = best
-        return (fact, plain) if plain >= 0.35 else (None, 0.0)
+        return best if best[1] >= 0.35 else (None, 0.0)
 
     def _outside_quotes(self, name: str, piece: Piece) -> bool:
         """Whether a pattern matches the agent's own words and not only what it quotes."""

@@ -24,7 +24,7 @@ def grow() -> Any:
     """
     from river.anomaly import HalfSpaceTrees
 
-    forest = HalfSpaceTrees(n_trees=TREES, height=HEIGHT, window_size=WINDOW, seed=SEED)
+    forest: Any = HalfSpaceTrees(n_trees=TREES, height=HEIGHT, window_size=WINDOW, seed=SEED)
     forest.learn_one(dict.fromkeys(NAMES, 0.0))
     for tree in forest.trees:
         for node in tree.iter_dfs():
@@ -82,7 +82,7 @@ class Forest:
         """
         if tuple(state["names"]) != NAMES:
             raise ValueError("the forest was stored with other features")
-        rows = [tuple(map(float, row)) for row in (*state["before"], *state["now"])]
+        rows: list[Vector] = [tuple(map(float, row)) for row in (*state["before"], *state["now"])]
         if any(len(row) != len(NAMES) or not all(0.0 <= x <= 1.0 for x in row) for row in rows):
             raise ValueError("a stored feature is not within 0..1")
         cut = len(state["before"])
