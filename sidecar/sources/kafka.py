@@ -483,7 +483,7 @@ def consumer_config(settings: KafkaSettings) -> dict[str, Any]:
         "allow_auto_create_topics": False,
         "partition_assignment_strategy": [CooperativeStickyAssignor],
         "session_timeout_ms": _ms(settings.session_timeout),
-        "heartbeat_interval_ms": _ms(settings.session_timeout / 3),
+        "heartbeat_interval_ms": _ms(settings.session_timeout * 0.3),
         "max_poll_interval_ms": _ms(settings.max_poll_interval),
         "max_poll_records": 4 * settings.in_flight,
         "fetch_max_bytes": settings.fetch,

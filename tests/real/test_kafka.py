@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from google.protobuf.internal.decoder import _DecodeVarint32
 from kafka import KafkaConsumer, TopicPartition
+from kafka.structs import OffsetAndMetadata
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -444,6 +445,20 @@ async def test_messages_that_expired_unread_are_a_gap(kafka_broker):
         await until(lambda: source.position().get((topic, 0)) == 10)
     assert ledger.bodies == [b"0", b"1", b"2", b"8", b"9"]
     assert gaps == [Gap(topic, 0, 3, 8, "expired")]
+
+
+async def test_offsets_that_went_back_are_a_gap_and_all_is_read(kafka_broker):
+    topic = kafka_broker.make_topic("restored")
+    produce(kafka_broker, topic, [b"1", b"2"])
+    config = {"bootstrap_servers": kafka_broker.address, "group_id": topic, "enable_auto_commit": False}
+    with contextlib.closing(KafkaConsumer(**config)) as consumer:  # as if the broker had lost the rest
+        consumer.assign([TopicPartition(topic, 0)])
+        consumer.commit({TopicPartition(topic, 0): OffsetAndMetadata(10, "", -1)})
+    ledger, gaps = Ledger(), []
+    async with reading(kafka_broker, ledger, topic, group=topic, gaps=gaps) as source:
+        await until(lambda: source.position().get((topic, 0)) == 2)
+    assert ledger.bodies == [b"1", b"2"]
+    assert gaps == [Gap(topic, 0, 10, 0, "went_back")]
 
 
 async def test_records_of_an_aborted_transaction_are_not_seen_and_are_no_gap(kafka_broker):
