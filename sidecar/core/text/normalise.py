@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -101,6 +102,27 @@ def clean(text: str) -> Folded:
     return _fold(text, _CLEANED, _LOOK_CASED)
 
 
+def visible(text: str) -> Folded:
+    """The view that `clean` gives, with look-alikes left as they are: in addresses they make a difference."""
+    if text.isascii():
+        return _fold_ascii(text, None)
+    return _fold(text, _CLEANED, None)
+
+
+@lru_cache(maxsize=4096)
+def skeleton(name: str) -> str:
+    """What a name looks like at a glance: look-alikes as Latin letters, no accents, `rn` as `m`, `1` and `i` as `l`.
+
+    Two names with one skeleton can be taken for one another (UTS 39). Not for prose.
+    """
+    seen = fold(name[:256]).text
+    if not seen.isascii():
+        points = _points(seen)
+        look = _LOOK.take(points, mode="clip")
+        seen = _text(_BARE.take(np.where(look > 0, look, points), mode="clip"))
+    return seen.translate(_GLANCE).replace("rn", "m").replace("vv", "w").replace("cl", "d")
+
+
 def bare(folded: str) -> str:
     """A folded text without the accents of its letters, as long as it was."""
     if folded.isascii():
@@ -115,6 +137,16 @@ def separator_free(folded: str) -> str:
     points = _points(folded)
     kind = _KIND.take(points, mode="clip")
     return _text(points[(kind >= _LATIN) & (kind <= _DIGIT)])
+
+
+def shape(text: str) -> bytes:
+    """One byte a character: ASCII as it is, other letters, digits and marks as 0xE0, the rest as 0x80."""
+    if text.isascii():
+        return text.encode()
+    points = _points(text)
+    kind = _KIND.take(points, mode="clip")
+    other = np.where((kind >= _LATIN) & (kind <= _MARK), 0xE0, 0x80)
+    return np.where(points < 128, points, other).astype(np.uint8).tobytes()
 
 
 def is_settled(char: str) -> bool:
@@ -150,7 +182,7 @@ def _fold_ascii(text: str, case: bytes | None) -> Folded:
     return Folded(text=kept.decode(), size=len(text), invisible=len(raw) - len(kept), source=source)
 
 
-def _fold(text: str, table: Points, look: npt.NDArray[np.uint8]) -> Folded:
+def _fold(text: str, table: Points, look: npt.NDArray[np.uint8] | None) -> Folded:
     points = _points(text)
     index, kind, folded = points, _KIND.take(points, mode="clip"), table.take(points, mode="clip")
     source: Points | None = None
@@ -166,7 +198,7 @@ def _fold(text: str, table: Points, look: npt.NDArray[np.uint8]) -> Folded:
             keep, marks = _compose_marks(kind, folded)
             source = np.flatnonzero(keep).astype(np.int32) if source is None else source[keep]
             index, kind, folded = index[keep], kind[keep], folded[keep]
-    if seen[_KIN:_LETTER].any():
+    if look is not None and seen[_KIN:_LETTER].any():
         mixed = _fold_look_alikes(kind, folded, look.take(index, mode="clip"))
     if (folded < 0).any():
         folded, source = _expand(folded, source)
@@ -399,6 +431,7 @@ _KIN_BLOCKS: Final = (
     (0x2C80, 0x2E00), (0xA4D0, 0xA500), (0xA640, 0xA700), (0xAB70, 0xABC0), (0x10280, 0x10330), (0x10400, 0x10530),
     (0x118A0, 0x11900), (0x16F00, 0x16FA0),
 )  # fmt: skip
+_GLANCE: Final = str.maketrans("01i|5", "ollls")
 _STROKED: Final = dict(zip("øłđħŧƀɨʉȼɍɏɇⱥⱦȿɀ", "oldhtbiucryeatsz", strict=True))
 
 
