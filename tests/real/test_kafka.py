@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import hashlib
 import logging
 import signal
 import subprocess
@@ -149,6 +150,7 @@ def made_requests() -> tuple[list[bytes], list[bytes]]:
         for m in range(1, 1 + n % 7):
             span = scope.spans.add(name=f"tool {m}", trace_id=n.to_bytes(16), span_id=(n * 100 + m).to_bytes(8))
             span.attributes.add(key="gen_ai.tool.call.arguments").value.string_value = "é🙂" * (n * m)
+            span.status.SetInParent()  # the Collector writes it whether or not it was there
         traces.append(spans.SerializeToString())
         told = ExportLogsServiceRequest()
         told.resource_logs.add().scope_logs.add().log_records.add(body={"string_value": f"said {n}"}, time_unix_nano=n)
@@ -165,25 +167,31 @@ def captured_requests(request: pytest.FixtureRequest) -> tuple[list[bytes], list
     return [body for file in traces for body in delimited(file)], [body for file in logs for body in delimited(file)]
 
 
-def spans_of(bodies: Iterable[bytes]) -> Counter[bytes]:
-    """Every span, with its resource and scope, as bytes that compare."""
-    found: Counter[bytes] = Counter()
-    for body in bodies:
-        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-            for scope in resource.scope_spans:
-                for span in scope.spans:
-                    parts = (resource.resource, scope.scope, span)
-                    found[b"|".join(part.SerializeToString(deterministic=True) for part in parts)] += 1
-    return found
+def digest(*parts) -> str:
+    return hashlib.sha256(b"|".join(part.SerializeToString(deterministic=True) for part in parts)).hexdigest()[:16]
 
 
-def records_of(bodies: Iterable[bytes]) -> Counter[bytes]:
-    found: Counter[bytes] = Counter()
-    for body in bodies:
-        for resource in ExportLogsServiceRequest.FromString(body).resource_logs:
-            for scope in resource.scope_logs:
-                found.update(record.SerializeToString(deterministic=True) for record in scope.log_records)
-    return found
+def spans_of(bodies: Iterable[bytes]) -> Counter[str]:
+    """Every span with its resource and scope, as a digest of their bytes."""
+    requests = map(ExportTraceServiceRequest.FromString, bodies)
+    return Counter(
+        digest(resource.resource, scope.scope, span)
+        for request in requests
+        for resource in request.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    )
+
+
+def records_of(bodies: Iterable[bytes]) -> Counter[str]:
+    requests = map(ExportLogsServiceRequest.FromString, bodies)
+    return Counter(
+        digest(resource.resource, scope.scope, record)
+        for request in requests
+        for resource in request.resource_logs
+        for scope in resource.scope_logs
+        for record in scope.log_records
+    )
 
 
 @pytest.mark.collector
