@@ -233,11 +233,13 @@ def _count_hidden(points: Points, kind: npt.NDArray[np.uint8]) -> tuple[int, int
     padded = np.append(points, 0)
     what, kind_before, kind_after = points[at], padded_kind[before], padded_kind[after]
     point_before, distance = padded[before], at - before
+    latin = (kind_before >= _LATIN) & (kind_before < _LETTER) & (kind_after >= _LATIN) & (kind_after < _LETTER)
     scripted = (kind_before == _LETTER) | (kind_before == _SIGN) | (kind_after == _LETTER)
     symbol = ((kind_before == _OTHER) & (point_before >= 0xA9)) | (kind_before == _VOID)
     keycap = np.isin(point_before, _KEYCAPS) & (padded[after] == 0x20E3)
     selector = ((what >= 0xFE00) & (what < 0xFE10)) | (what >= 0xE0100)
     called_for = np.isin(what, _DIRECTION_AND_JOIN) & scripted & (distance <= 2)
+    called_for |= np.isin(what, _DIRECTION_AND_JOIN[2:]) & (kind == _LETTER).any() & ~latin
     called_for |= (what == 0x200D) & symbol
     called_for |= selector & (distance == 1) & (symbol | keycap | (kind_before == _LETTER))
     called_for |= (point_before == 0x1F3F4) & (what >= 0xE0020) & (what <= 0xE007F) & (distance <= 7)
@@ -368,33 +370,37 @@ def _selectors(points: Points, kind: npt.NDArray[np.uint8]) -> str:
     after = np.append(False, selector[:-1])  # follows a selector: no script writes two
     before = np.append(selector[1:], False)
     carrier = np.append(_OTHER, kind[:-1])
-    plain = (carrier >= _LATIN) & (carrier <= _DIGIT) & (carrier != _LETTER) & (np.append(0, points[:-1]) > 57)
+    carried_by = np.append(0, points[:-1])
+    plain = (carrier >= _LATIN) & (carrier < _LETTER) | (carried_by < 128) & ~np.isin(carried_by, _KEYCAPS)
     taken = points[selector & (after | before | plain)]
     values = np.where(taken < 0xFE10, taken - 0xFE00, taken - 0xE0100 + 16)
     return _readable(values.astype(np.uint8).tobytes(), least=2)
 
 
 def _bits(points: Points, kind: npt.NDArray[np.uint8]) -> str:
-    """A text in two to four kinds of invisible characters: eight or seven bits a letter, pairs of bits, or parted."""
+    """A text in two to five kinds of invisible characters: eight or seven bits a letter, pairs of bits, or parted."""
     silent = points[((kind == _HIDDEN) | (kind == _BLANK)) & ((points < 0xFE00) | (points == 0xFEFF))]
     symbols = np.unique(silent)
-    if len(silent) < 16 or not 2 <= len(symbols) <= 5:
+    if len(silent) < 24 or not 2 <= len(symbols) <= 5:
         return ""
     digits = np.searchsorted(symbols, silent).astype(np.uint8)
-    for reading in _readings(digits, len(symbols)):
+    likeliest, told = 0.7, ""
+    for bits in _readings(digits, len(symbols)):
         for width in (8, 7):
-            size = len(reading) // width * width
-            octets = np.packbits(reading[:size].reshape(-1, width), axis=1)[:, 0] >> (8 - width)
-            if told := _readable(octets.tobytes(), least=3):
-                return told
-    return ""
+            whole = len(bits) // width * width
+            octets = np.packbits(bits[:whole].reshape(-1, width), axis=1)[:, 0] >> (8 - width)
+            text = _readable(octets.tobytes(), least=3)
+            words = sum(char.isalnum() or char == " " for char in text) / max(len(text), 1)
+            if words > likeliest:
+                likeliest, told = words, text
+    return told
 
 
 def _readings(digits: npt.NDArray[np.uint8], symbols: int) -> Any:
     """The ways to read a row of symbols as bits: any two of them with the others as separators, or two bits each."""
     for zero, one in itertools.permutations(range(symbols), 2):
         row = digits[(digits == zero) | (digits == one)]
-        if len(row) >= 16 and len(row) * 2 >= len(digits):
+        if len(row) >= 24 and len(row) * 2 >= len(digits):
             yield (row == one).astype(np.uint8)
     if symbols == 4:
         for order in itertools.permutations(range(4)):
@@ -414,7 +420,7 @@ def _readable(data: bytes, *, least: int) -> str:
 
 
 _DIRECTION_AND_JOIN: Final = np.array(
-    [0x061C, 0x200C, 0x200D, 0x200E, 0x200F, 0x202A, 0x202B, 0x202C, 0x2066, 0x2067, 0x2068, 0x2069]
+    [0x200C, 0x200D, 0x061C, 0x200E, 0x200F, 0x202A, 0x202B, 0x202C, 0x2066, 0x2067, 0x2068, 0x2069]
 )
 _KEYCAPS: Final = np.array([ord(char) for char in "#*0123456789"])
 _BIT: Final = np.array([0, 1, 2, 4, 8, 16, 32, 0, 0, 0, 0, 0, 0], np.uint8)
@@ -456,6 +462,10 @@ class _Tables:
         for first, end in _FOLDABLE:
             for code in range(first, end):
                 self._enter(code, chr(code))
+        for code in (*range(0x17000, 0x1AFF0), *range(0x20000, _BEYOND)):
+            if unicodedata.category(chr(code)) == "Cn":
+                self.kind[code] = _VOID
+        self.kind[0x4DC0:0x4E00] = bytes([_OTHER]) * 0x40  # hexagrams
         self.kind[0xD800:0xF900] = bytes([_OTHER]) * 0x800 + bytes([_VOID]) * 0x1900
         self.kind[_BEYOND] = _HIDDEN
         self.folded[0xD800:0xE000] = self.cleaned[0xD800:0xE000] = 0xFFFD
@@ -473,7 +483,7 @@ class _Tables:
             self.kind[code], letter = alike
             self.look[code] = ord(letter)
             self.look_cased[code] = ord(letter.upper() if category == "Lu" else letter)
-        to = self._plain.get(char) or self._plain.get(compatible) or compatible
+        to = self._plain.get(char) or "".join(self._plain.get(part, part) for part in compatible)
         self.cleaned[code] = self._spell(to.upper() if category == "Lu" and char in self._plain else to)
         self.folded[code] = self._spell(unicodedata.normalize("NFKC", to.casefold()))
         if parts and not parts.startswith("<"):
