@@ -10,6 +10,7 @@ import base64
 import binascii
 import bz2
 import io
+import itertools
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ import zstandard
 from msgspec import Struct, structs
 
 from sidecar.core.text import regex
+from sidecar.core.text.language import legible
 
 Reading = tuple[tuple[str, ...], bytes | str]
 Decode = Callable[[bytes], Iterator[Reading]]
@@ -160,10 +162,12 @@ _MAGIC: Final = tuple(magic for _, magics, _ in _PACKERS for magic in magics)
 
 
 _SEPARATORS: Final = b"= \t\r\n.,:;|-_\\"
+_SPACED: Final = bytes.maketrans(_SEPARATORS, b" " * len(_SEPARATORS))
 _HEX: Final = b"0123456789abcdefABCDEF"
 _BASE32: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _LETTERS: Final = bytes(range(65, 91)) + bytes(range(97, 123))
 _BASE64: Final = _LETTERS + b"0123456789+/=_-"
+_NOT_DIGITS: Final = bytes(code for code in range(256) if code not in b"0123456789")
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 
 
@@ -251,12 +255,15 @@ def _worth(size: int, start: int, sample: bytes) -> bool:
 
 
 def _chunks(run: bytes) -> Iterator[Reading]:
-    """Runs with separators in between: joined, they are one run."""
-    joined = run.translate(None, _SEPARATORS)
-    if len(joined) >= _LEAST:
-        yield from _based(joined)
+    """Runs with separators in between: joined, they are one run. Words at either end may only look like part of it."""
+    plain = (run if run[0] in _BASE64 else run[1:]).replace(b"\\r", b" ").replace(b"\\n", b" ")
+    groups = plain.translate(_SPACED).split()
+    for first, last in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        joined = b"".join(groups[first : len(groups) - last])
+        if len(joined) >= _LEAST:
+            yield from _based(joined)
     if b"-" in run or b"_" in run:
-        yield from _base64(run.translate(None, b"= \t\r\n.,:;|\\"))
+        yield from _base64(plain.translate(None, b"= \t\r\n.,:;|\\"))
 
 
 def _prefixed(run: bytes) -> Iterator[Reading]:
@@ -267,7 +274,7 @@ def _prefixed(run: bytes) -> Iterator[Reading]:
 
 def _codes(run: bytes) -> Iterator[Reading]:
     """Character codes, in decimals or octals."""
-    numbers = run.translate(bytes.maketrans(b",;:-|/\t\r\n", b" " * 9)).split()[:20_000]
+    numbers = run.lstrip(_NOT_DIGITS).translate(bytes.maketrans(b",;:-|/\t\r\n", b" " * 9)).split()[:20_000]
     for base in (10, 8):
         try:
             codes = [int(number, base) for number in numbers]
@@ -326,10 +333,14 @@ _LEET: Final = str.maketrans("0134578@$!|+", "oieastbasiit")
 
 
 def _leet(run: bytes) -> Iterator[Reading]:
-    words = run.decode().split(" ")
-    told = [word.translate(_LEET) if _is_leet(word) else word for word in words]
-    if sum(a != b for a, b in zip(words, told, strict=True)) >= 3:
-        yield ("leet",), " ".join(told)
+    """Digits for letters: three words with digits among their letters, and what comes out looks like a language."""
+    text = run.decode()
+    told = text.translate(_LEET)
+    if legible(told[:4096]) < 0.45:
+        return
+    mixed = (word for word in text[:4096].split(" ") if _is_leet(word) and _MIXED.search(word.encode()) is not None)
+    if len(list(itertools.islice(mixed, 3))) == 3:
+        yield ("leet",), told
 
 
 def _is_leet(word: str) -> bool:
@@ -338,6 +349,7 @@ def _is_leet(word: str) -> bool:
     return 2 <= len(core) <= 24 and 0 < letters < len(core) and core.translate(_LEET).isalpha()
 
 
+_MIXED: Final = regex.compiled_bytes("[A-Za-z][013457@$]+[A-Za-z]|[013457@$][A-Za-z]+[013457@$]")  # not 3rd, 7pm, b04
 _RUN: Final = "[A-Za-z0-9+/]"
 _GAP: Final = r"(?:[ ,.:;|_-] ?|\r?\n)"
 _LEET_WORD: Final = "(?:[A-Za-z]+[013457@$]|[013457@$]+[A-Za-z])[A-Za-z013457@$]*"
@@ -348,7 +360,7 @@ class Decoder(Struct, frozen=True):
     """What a kind of encoded run looks like, and what may be read in it.
 
     Attributes:
-        found: Where it is, in a text that was made ASCII; `group` is the run.
+        found: Where it is, in a text that was made ASCII; a first character that no run has is not part of it.
         margin: Characters around it that belong to its reading.
         claims: What it reads, no later decoder needs to.
     """
@@ -363,28 +375,28 @@ class Decoder(Struct, frozen=True):
 _KINDS: Final = (
     # Runs of one length between separators. That they begin at a boundary keeps the automaton small.
     Decoder(
-        "(?:^|[^A-Za-z0-9+/])((?:"
+        "(?:^|[^A-Za-z0-9+/])(?:"
         + "|".join(
             f"(?:{_RUN}{{{size}}}{_GAP}){{{least},}}{_RUN}{{1,{size}}}"
             for size, least in ((1, 15), (2, 8), (3, 8), (4, 5), (5, 5), (6, 4), (8, 3), (10, 3))
         )
-        + ")={0,2})",
+        + ")={0,2}",
         _chunks,
         claims=True,
     ),
     Decoder(
-        r"(?:^|[^A-Za-z0-9+/_-])((?:[A-Za-z0-9+/_-]{12,}={0,2}[ \t]*(?:[,.:;|]|\r?\n|\\n)[ \t]*)+"
-        "[A-Za-z0-9+/_-]{4,}={0,2})",
+        r"(?:^|[^A-Za-z0-9+/_-])(?:[A-Za-z0-9+/_-]{12,}={0,2}[ \t]*(?:[,.:;|]|\r?\n|\\n)[ \t]*)+"
+        "[A-Za-z0-9+/_-]+={0,2}",
         _chunks,
         claims=True,
     ),
-    Decoder("([A-Za-z0-9+/_-]{16,}={0,2})", _token),
-    Decoder("((?:0[xX][0-9A-Fa-f]{2}[ ,;]{0,2}){6,})", _prefixed),
-    Decoder("(?:^|[^0-9])((?:[0-9]{2,3}(?:[ ,;:|/-] ?)){7,}[0-9]{2,3})", _codes),
-    Decoder(r"((?:[.-]{1,6}(?: |/| / |   | \| )){8,}[.-]{1,6})", _morse),
-    Decoder("((?:[A-Za-z0-9][ ._*-]{1,3}){6,}[A-Za-z0-9])", _spaced),
-    Decoder(r"(<~[!-z \r\n]{8,}~>|[0-9A-Za-z!#$%&()*+;<=>?@^_`{|}~-]{25,}|[!-u]{40,})", _base85),
-    Decoder(f"((?:{_LEET_WORD}{_BETWEEN}(?:[A-Za-z0-9']+{_BETWEEN}){{0,3}}){{2,}}{_LEET_WORD})", _leet, margin=120),
+    Decoder("[A-Za-z0-9+/_-]{16,}={0,2}", _token),
+    Decoder("(?:0[xX][0-9A-Fa-f]{2}[ ,;]{0,2}){6,}", _prefixed),
+    Decoder("(?:^|[^0-9])(?:[0-9]{2,3}(?:[ ,;:|/-] ?)){7,}[0-9]{2,3}", _codes),
+    Decoder(r"(?:[.-]{1,6}(?: |/| / |   | \| )){8,}[.-]{1,6}", _morse),
+    Decoder("(?:[A-Za-z0-9][ ._*-]{1,3}){6,}[A-Za-z0-9]", _spaced),
+    Decoder(r"<~[!-z \r\n]{8,}~>|[0-9A-Za-z!#$%&()*+;<=>?@^_`{|}~-]{25,}|[!-u]{40,}", _base85),
+    Decoder(f"(?:{_LEET_WORD}{_BETWEEN}(?:[A-Za-z0-9']+{_BETWEEN}){{0,3}}){{2,}}{_LEET_WORD}", _leet, margin=120),
 )
 DECODERS: Final = tuple(structs.replace(kind, found=regex.compiled_bytes(kind.regex)) for kind in _KINDS)
 

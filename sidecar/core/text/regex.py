@@ -24,6 +24,7 @@ def options(max_mem: int) -> Any:
     made = re2.Options()
     made.max_mem = max_mem
     made.log_errors = False
+    made.never_capture = True  # groups would cost RE2 its automaton; only whole matches are asked for
     return made
 
 
