@@ -1,0 +1,1 @@
+"""What tools do, told by names, arguments and hints."""
