@@ -260,7 +260,7 @@ class Act:
                 continue
             self.by_value = True
             words = _words_in(given[key])
-            if not is_vague(words) and (effect := effect_of(words, around)).known:
+            if not (key in names.LOOSE_ACTIONS and is_vague(words)) and (effect := effect_of(words, around)).known:
                 return effect
         return tool.effect
 

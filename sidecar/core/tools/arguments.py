@@ -69,6 +69,8 @@ ACTIONS: Final = (
 )  # fmt: skip
 """Arguments that say what a tool of many uses is to do; the first that does so counts."""
 SURE_ACTIONS: Final = listed("action operation op verb aktion accion acao azione actie")
+LOOSE_ACTIONS: Final = listed("name method task intent mode type")
+"""Those that as often hold something else, and count only with a verb that is no noun."""
 MODULES: Final = (
     "object", "object_type", "entity", "entity_type", "resource", "resource_type", "target", "service", "platform",
     "module", "system",

@@ -137,6 +137,7 @@ def test_a_reading_verb_does_not_hide_what_is_joined_to_it() -> None:
         ("banking_systems", {"operation": "transfer"}, {"changes"}),
         ("manage_record", {"action": "list"}, {"reads"}),
         ("memory", {"command": "view"}, {"reads"}),
+        ("database_admin", {"command": "schedule_task"}, {"changes", "standing"}),
         ("call_tool", {"tool_name": "delete_file", "arguments": {}}, {"changes"}),
         ("message", {"type": "text", "text": "hi"}, {"sends"}),
         ("ticket_update", {"action": "delete"}, {"changes"}),
