@@ -214,6 +214,8 @@ def _objection(text: str, folded: bool) -> str:
         return f"RE2 refuses it: {told.decode(errors='replace') if isinstance(told, bytes) else told}"
     if made.search(b"") is not None:
         return "it matches the empty text, and so every text"
+    if any((match := made.search(probe)) is not None and match.start() == match.end() for probe in (b".", b"b", b"7")):
+        return "it matches a place without a character, and so nearly every text"
     if all(made.search(probe.encode()) for probe in ("a", "7", " ", ".", "é")):
         return "it matches nearly every text"
     if made.programsize > PROGRAM_MAX:
