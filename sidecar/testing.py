@@ -31,8 +31,9 @@ class FakeSidecar(control_pb2_grpc.AgentServiceServicer, trace_service_pb2_grpc.
             fake.answers["send_mail"] = fake.refused()
             fake.pause("my-session")
 
-    What it was asked and told stands in `opened`, `asked`, `waited_for`, `outcomes`, `acknowledged`, `escalations`,
-    `watched` (the messages of Watch streams), `exports` and `metadata`; `until` waits for it without sleeping.
+    What it was asked and told stands in `opened`, `asked`, `waited_for`, `hung_up` (waits that the client gave up),
+    `outcomes`, `acknowledged`, `escalations` (those it failed, too), `watched` (the messages of Watch streams),
+    `exports` and `metadata`; `until` waits for it without sleeping.
 
     Attributes:
         answers: By tool name: an answer, or a function of the question.
@@ -65,6 +66,7 @@ class FakeSidecar(control_pb2_grpc.AgentServiceServicer, trace_service_pb2_grpc.
         self.opened: list[pb.OpenSessionRequest] = []
         self.asked: list[pb.AuthorizeRequest] = []
         self.waited_for: list[pb.AwaitDecisionRequest] = []
+        self.hung_up: list[pb.AwaitDecisionRequest] = []
         self.outcomes: list[pb.ReportOutcomeRequest] = []
         self.acknowledged: list[pb.AcknowledgeRequest] = []
         self.escalations: list[pb.EscalateRequest] = []
@@ -153,6 +155,11 @@ class FakeSidecar(control_pb2_grpc.AgentServiceServicer, trace_service_pb2_grpc.
                 stream.put(pb.WatchResponse(states=[told], lease_ms=self.lease_ms))
         return told
 
+    def forget(self) -> None:
+        """Loses all run states, as a sidecar does whose disk is gone."""
+        with self._changed:
+            self._states.clear()
+
     def decide(self, decision_id: str, *, approve: bool = True, session_id: str = "") -> None:
         """A person decides; acts and escalations that wait for `decision_id` hear of it."""
         answer = pb.ANSWER_ALLOWED if approve else pb.ANSWER_REFUSED
@@ -238,10 +245,13 @@ class FakeSidecar(control_pb2_grpc.AgentServiceServicer, trace_service_pb2_grpc.
 
     def AwaitDecision(self, request: pb.AwaitDecisionRequest, context: Any) -> pb.AwaitDecisionResponse:  # noqa: N802
         self._take("AwaitDecision", self.waited_for, request, context)
+        context.add_callback(self._look_again)
         with self._changed:
             self._changed.wait_for(
                 lambda: request.decision_id in self._decisions or not context.is_active(), request.timeout_ms / 1000
             )
+            if not context.is_active():
+                self.hung_up.append(request)
             return self._decisions.get(request.decision_id, pb.AwaitDecisionResponse(answer=pb.ANSWER_WAIT))
 
     def ReportOutcome(self, request: pb.ReportOutcomeRequest, context: Any) -> pb.ReportOutcomeResponse:  # noqa: N802
@@ -253,7 +263,9 @@ class FakeSidecar(control_pb2_grpc.AgentServiceServicer, trace_service_pb2_grpc.
         return pb.AcknowledgeResponse()
 
     def Escalate(self, request: pb.EscalateRequest, context: Any) -> pb.EscalateResponse:  # noqa: N802
-        self._take("Escalate", self.escalations, request, context)
+        with self._changed:
+            self.escalations.append(request)
+        self._check("Escalate", context)
         return pb.EscalateResponse(decision_id=f"e-{request.request_id}", state=self.pause(request.session_id))
 
     def Watch(self, requests: Iterator[pb.WatchRequest], context: Any) -> Iterator[pb.WatchResponse]:  # noqa: N802
@@ -307,6 +319,10 @@ class FakeSidecar(control_pb2_grpc.AgentServiceServicer, trace_service_pb2_grpc.
             time.sleep(self.delay_s)
         if code := self.fails.get(method, self.fails_with):
             context.abort(code, "scripted")
+
+    def _look_again(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _read_stream(self, requests: Iterator[pb.WatchRequest], stream: queue.SimpleQueue[Any]) -> None:
         try:

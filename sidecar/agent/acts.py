@@ -6,10 +6,10 @@ import functools
 import inspect
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
+from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Span, Status, StatusCode
 
@@ -52,7 +52,7 @@ class _Act:
         self.permit: Permit | None = None
         self._session, self._reversible, self._description = session, reversible, description
         self._span: Span | None = None
-        self._current: AbstractContextManager[Span] | None = None
+        self._token: Any = None
 
     def _asking(self) -> Steps[None]:
         client, session_id = self._session.client, self._session.id
@@ -116,13 +116,12 @@ class _Act:
 
     def _enter_span(self) -> None:
         if self._span is not None:
-            self._current = trace.use_span(self._span, record_exception=False, set_status_on_exception=False)
-            self._current.__enter__()
+            self._token = self._session.enter_span(self._span)
 
     def _exit_span(self, error: BaseException | None) -> None:
-        if self._current is not None:
-            self._current.__exit__(None, None, None)
-            self._current = None
+        if self._token is not None:
+            otel_context.detach(self._token)
+            self._token = None
         self.end(error=error)
 
 

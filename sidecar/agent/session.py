@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from opentelemetry import context as otel_context
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, use_span
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 
 from sidecar.agent.acts import Act, gated
 from sidecar.agent.client import Client, Tool
@@ -181,27 +181,35 @@ class SessionBase:
     # ------------------------------------------------------------ inside
 
     def start_span(self, name: str, attributes: Mapping[str, Any], kind: SpanKind = SpanKind.INTERNAL) -> Span:
-        """A span of this session, whatever context it begins in."""
-        within = otel_context.set_value(SESSION, self)
+        """A span of this session, whatever session its context has."""
         every = {**self.client.span_attributes, **self.span_attributes, **attributes}
-        span = self.client.tracer.start_span(name, within, kind, every)
+        span = self.client.tracer.start_span(name, kind=kind, attributes=every)
         if not span.is_recording():
             self.client.warn_once(
                 "the application's sampler drops spans, so the sidecar cannot see what this agent does"
             )
         return span
 
+    def enter_span(self, span: Span) -> Any:
+        """Makes `span` and this session those of the context; what begins within belongs to both.
+
+        Returns:
+            The token that `opentelemetry.context.detach` ends it with.
+        """
+        return otel_context.attach(otel_context.set_value(SESSION, self, set_span_in_context(span)))
+
     @contextlib.contextmanager
     def _spanning(self, name: str, attributes: Mapping[str, Any], kind: SpanKind) -> Iterator[Span]:
         span = self.start_span(name, attributes, kind)
+        token = self.enter_span(span)
         try:
-            with use_span(span, record_exception=False, set_status_on_exception=False):
-                yield span
+            yield span
         except BaseException as error:
             span.set_attribute("error.type", type(error).__qualname__)
             span.set_status(Status(StatusCode.ERROR, told(str(error))[:1000]))
             raise
         finally:
+            otel_context.detach(token)
             span.end()
 
     def _enter(self) -> None:

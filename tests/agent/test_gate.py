@@ -420,11 +420,13 @@ def test_escalation_is_one_request_however_often_it_is_sent(plain, fake):
     session = plain.open(plain.connect())
     fake.fails["Escalate"] = grpc.StatusCode.UNAVAILABLE
     sent = plain.soon(session.escalate, "help")
-    tries = lambda: [m for m in fake.metadata if m[0] == "Escalate"]  # noqa: E731
-    fake.until(lambda: len(tries()) >= 2)
+    fake.until(lambda: len(fake.escalations) >= 2)
     fake.fails.clear()
     assert sent.result(10).decision_id
-    assert len({request.request_id for request in fake.escalations}) == 1
+    session.escalate("help again")
+    [first, *again, second] = [request.request_id for request in fake.escalations]
+    assert first
+    assert set(again) == {first} != {second}
 
 
 def test_escalation_that_nobody_took_is_not_taken_for_one(kind, fake):

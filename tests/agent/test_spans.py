@@ -154,6 +154,30 @@ def test_framework_spans_within_the_session_bear_its_id_and_are_carried(plain, f
     assert attributes_of(span)["gen_ai.conversation.id"] == "conversation-1"
 
 
+def test_what_begins_within_an_act_belongs_to_its_session_and_its_trace(kind, fake):
+    """Also where the session is not the context's: opened by hand, the act in a foreign thread."""
+    provider = TracerProvider()
+    agent = kind.connect(tracer_provider=provider)
+
+    @agent.tool
+    def look_up() -> None:
+        """A tool that the act calls."""
+
+    session, other = kind.open(agent), kind.open(agent)
+
+    def body():
+        with provider.get_tracer("framework").start_as_current_span("GET"):
+            look_up()
+
+    kind.soon(kind.act, session, "send_mail", body).result(10)
+    [request] = exported(fake, "GET")
+    [act] = exported(fake, "execute_tool send_mail")
+    assert attributes_of(request)["gen_ai.conversation.id"] == session.id
+    assert request.parent_span_id == act.span_id
+    assert {question.session_id for question in fake.asked} == {session.id}
+    assert other.state == "running"
+
+
 def test_child_session_names_its_parent(plain, fake):
     agent = plain.connect()
     with agent.session("root"), agent.session("child") as child:
@@ -255,11 +279,15 @@ def test_long_result_is_cut_and_says_so(plain, fake, monkeypatch):
 def test_spans_of_an_outage_arrive_when_the_sidecar_is_back(plain, fake):
     agent = plain.connect()
     session = plain.open(agent)
-    fake.stop()
+    fake.fails["Export"] = grpc.StatusCode.UNAVAILABLE
     for n in range(3):
         plain.act(session, "read_mail", reversible=True, arguments={"n": n})
+    fake.until(lambda: [method for method, _ in fake.metadata].count("Export") >= 2)
+    fake.stop()
+    plain.act(session, "read_mail", reversible=True)
+    fake.fails.clear()
     fake.start()
-    assert len(fake.until(lambda: [s for s in fake.spans if s.name == "execute_tool read_mail"][2:])) == 1
+    fake.until(lambda: len(exported(fake, "execute_tool read_mail")) == 4)
     fake.until(lambda: not len(agent.client.outbox))
     assert agent.dropped_spans == 0
 

@@ -167,6 +167,18 @@ def test_pause_during_an_outage_is_found_on_return(kind, fake):
         kind.act(session, "send_mail", never)
 
 
+def test_session_that_a_new_sidecar_does_not_know_is_named_to_it(kind, fake):
+    session = kind.open(kind.connect(lease_s=0.3))
+    kind.act(session, "send_mail")
+    fake.stop()
+    fake.forget()
+    opened = len(fake.opened)
+    fake.start()
+    fake.until(lambda: session.state == "running")
+    assert len(fake.opened) > opened
+    assert kind.act(session, "send_mail") == "done"
+
+
 def test_short_stall_costs_no_pause_and_ends_by_itself(kind, fake):
     session = kind.open(kind.connect(lease_s=0.3, deadline_s=0.1))
     kind.act(session, "send_mail")
@@ -301,5 +313,6 @@ async def test_cancelled_task_lets_go_of_its_question(fake):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        await asyncio.to_thread(fake.until, lambda: fake.hung_up)
         async with session.act("read_mail") as act:
             act.result = 1
