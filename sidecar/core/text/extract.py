@@ -280,11 +280,12 @@ def _take_host(search: _Search, start: int, end: int) -> int:
 def _take_ipv6(search: _Search, start: int, end: int) -> int:
     raw = search.text[start:end]
     edges = bytes((search.before(start), search.after(end)))
-    apart = not any(chr(edge).isalnum() or edge in b"._:" for edge in edges)
-    if not apart or not any(char.isdigit() for char in raw) or raw.count(":") < 2 + ("::" not in raw):
+    if any(chr(edge).isalnum() or edge in b"._:" for edge in edges):
+        return 0
+    if len(raw) - raw.count(":") < 4 or not any(map(str.isdigit, raw)):  # a::b is a name in many languages
         return 0
     host = hosts.canonical(raw)
-    if not host or host in ("::", "::1"):
+    if not host:
         return 0
     search.add("host", host, start, end, host)
     return end
@@ -315,6 +316,8 @@ def _take_phone(search: _Search, start: int, end: int) -> int:
     digits = "".join(filter(str.isdigit, raw))
     abroad = raw.startswith("+") or raw[:5].casefold() == "tel:+"
     if not abroad and digits.startswith("00"):
+        if search.before(start) == ord(" ") and search.text[start - 2 : start - 1].isdigit():
+            return 0  # the middle of a longer number
         abroad, digits = True, digits[2:]
     if not 8 <= len(digits) <= 15:
         return 0
