@@ -13,16 +13,17 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sidecar.core.alerts import Alert, Decision
-from sidecar.core.commands import Acknowledge, Cause, Move, Observed, Pause, Resume, Terminate, Transition
-from sidecar.core.digests import event_id
+from sidecar.control.grants import Minted, digest
+from sidecar.core.alerts import Alert, Decision, Reason
+from sidecar.core.commands import Acknowledge, By, Cause, Move, Observed, Pause, Resume, Terminate, Transition
+from sidecar.core.digests import event_id, remember
 from sidecar.core.events import NO_AGENT, Agent, SessionKey
+from sidecar.core.findings import Severity
 from sidecar.core.pipeline import Outcome, Pipeline
-from sidecar.core.runstate import Run
+from sidecar.core.runstate import RUNNING, Run
 from sidecar.core.span import Record, Span, Speaker
 from sidecar.core.weave import Asked
 from sidecar.errors import ControlError, StorageError
@@ -34,6 +35,7 @@ from sidecar.storage import (
     ControlStore,
     Entry,
     Instant,
+    Request,
     SavedRun,
     SavedScope,
     TelemetryStore,
@@ -43,6 +45,9 @@ log = logging.getLogger("sidecar.service")
 
 HOLD_NS = 15 * 60 * 10**9
 """How long a held act waits for a person before it is denied."""
+BEHIND_S = 0.1
+"""How long a question about an irreversible act waits for spans that the agent has ended and we have not got."""
+MAX_RELEASES = 1024
 
 
 class Watcher(Protocol):
@@ -69,6 +74,7 @@ class Question(Struct, frozen=True):
     Attributes:
         carried: Spans that the agent's process had when it asked.
         pending: Ended spans that it could not carry, ``trace_id:span_id``.
+        uninspectable: The arguments could not be read, and stand in `asked` as the text that they are.
     """
 
     speaker: Speaker
@@ -76,6 +82,21 @@ class Question(Struct, frozen=True):
     carried: tuple[Span, ...] = ()
     pending: tuple[str, ...] = ()
     body: bytes = b""
+    uninspectable: bool = False
+
+
+class Verdict(Struct, frozen=True):
+    """The answer to a question, and the grant that goes with an allow where somebody redeems it."""
+
+    decision: Decision
+    grant: Minted | None = None
+
+
+Mint = Callable[[Decision, Any], Minted | None]
+"""(an act that is allowed, its arguments) → a grant, None where nobody redeems one."""
+
+Receipt = Callable[[Sequence[Transition]], Request]
+"""What is about to change → the answered request that is stored with it."""
 
 
 class Service:
@@ -84,6 +105,7 @@ class Service:
     Args:
         clock_ns: Wall clock, Unix nanoseconds.
         owner_of: Agent role → who owns it, "" where the configuration does not say.
+        mint: Makes grants.
     """
 
     def __init__(
@@ -95,15 +117,20 @@ class Service:
         *,
         clock_ns: Callable[[], int],
         owner_of: Callable[[str], str] = lambda role: "",
+        mint: Mint = lambda decision, arguments: None,
     ) -> None:
         self.pipeline, self.control, self.telemetry = pipeline, control, telemetry
-        self._meter, self._clock_ns, self._owner_of = meter, clock_ns, owner_of
+        self._meter, self._clock_ns, self._owner_of, self._mint = meter, clock_ns, owner_of, mint
+        self.arrivals = Arrivals()
         self.watchers: list[Watcher] = []
         self.restoring = True
         self.degraded: dict[str, None] = {}
         self.fed: tuple[int, int] = (0, 0)
         self.approvals: dict[str, Approval] = {}
         self._decided: dict[str, asyncio.Event] = {}
+        self._releases: dict[str, asyncio.Future[Verdict | None]] = {}
+        self._orders = asyncio.Lock()
+        """Resumes, terminations and decisions are planned, stored and applied one after another; pauses never wait."""
         self._works: dict[str, SessionKey] = {}
 
     # ------------------------------------------------------------ telemetry
@@ -113,6 +140,7 @@ class Service:
         outcome = self.pipeline.feed(Record(span, speaker, arrived_ns, position), arrived_ns)
         self.fed = (position[0], position[1] + 1)
         self.settle(outcome)
+        self.arrivals.arrived(speaker.realm, span.trace_id, span.span_id)
 
     def tick(self) -> None:
         """Time has passed; called about once a second."""
@@ -123,43 +151,103 @@ class Service:
 
     # ------------------------------------------------------------ the gate
 
-    async def authorize(self, question: Question) -> Decision:
+    async def authorize(self, question: Question) -> Verdict:
         """Answers a question; an allow of an irreversible act is on the disk before it is given."""
-        now_ns = self._clock_ns()
         asked = question.asked
-        session = self.pipeline.sessions.resolve(asked.session)
+        observed = self._is_observed(asked)
+        if question.pending and not observed and await self._is_behind(question):
+            return Verdict(_refused(asked, "behind", 200))
+        now_ns = self._clock_ns()
         for span in question.carried:
-            outcome = self.pipeline.feed(Record(span, question.speaker, now_ns), now_ns)
-            self.settle(outcome)
+            self.settle(self.pipeline.feed(Record(span, question.speaker, now_ns), now_ns))
         row = Row("asked", question.body, now_ns, "proto", question.speaker, self.fed)
         outcome = self.pipeline.authorize(asked, now_ns)
         decision = outcome.decision
         assert decision is not None
+        if question.uninspectable:
+            decision = _uninspectable(decision, observed=observed)
+            outcome.decisions = [decision if d.event_id == decision.event_id else d for d in outcome.decisions]
+            outcome.decision = decision
         self.settle(outcome)
-        if decision.irreversible and decision.answer in ("allow", "hold") and self.restoring:
-            return _system(decision, "restoring", 500)
-        if decision.irreversible and decision.answer == "allow":
-            epoch = self.pipeline.runs.get(session).epoch
-            try:
-                await self._allow_durably(decision, row)
-            except StorageError:
-                return _system(decision, "unavailable", 1000)
-            run = self.pipeline.runs.get(self.pipeline.sessions.resolve(session))
-            if run.epoch != epoch and run.desired != "running":  # a pause came while the allow was being stored
-                return replace(decision, answer="deny", ground="judged", state=run.desired)
-            return decision
+        if decision.answer == "allow":
+            minted = self._mint(decision, asked.arguments)
+            if decision.irreversible:
+                return await self._allow_durably(decision, minted, row)
+            if minted is not None:
+                entry = self._entry("allow", decision.session, decision=decision)
+                self._commit_soon(ControlBatch(grants=[minted.row], audit=[entry]))
+            self._append_soon(row)
+            return Verdict(decision, minted)
         if decision.answer == "hold":
+            if decision.irreversible and self.restoring:
+                return Verdict(_system(decision, "restoring", 500))
             self._hold(decision, asked, now_ns)
+        elif decision.answer == "deny":
+            self._commit_soon(ControlBatch(audit=[self._entry("deny", decision.session, decision=decision)]))
         self._append_soon(row)
-        return decision
+        return Verdict(decision)
 
-    async def _allow_durably(self, decision: Decision, row: Row) -> None:
-        batch = ControlBatch(audit=[self._entry("allow", decision.session, decision=decision)])
-        appended = asyncio.ensure_future(self.telemetry.append(row))
+    def _is_observed(self, asked: Asked) -> bool:
+        agent = asked.agent
+        if agent == NO_AGENT and (session := self.pipeline.sessions.get(asked.session)) is not None:
+            agent = session.agent
+        return self.pipeline.policy.posture(agent.role) == "observe"
+
+    async def _is_behind(self, question: Question) -> bool:
+        """Whether spans that bear on an irreversible act have not come in time."""
+        asked = question.asked
+        if self.pipeline.reader.catalogue.effect(asked.tool, asked.arguments).reversible:
+            return False
+        if await self.arrivals.wait(question.speaker.realm, question.pending, BEHIND_S):
+            return False
+        return self.run_of(asked.session).desired == "running"  # a paused session is told so
+
+    async def _allow_durably(self, decision: Decision, minted: Minted | None, row: Row | None) -> Verdict:
+        """Puts an allow and its grant on the disk together, and looks again at what has happened meanwhile."""
+        observed = self.pipeline.policy.posture(decision.agent.role) == "observe"
+        if self.restoring and not observed:
+            return Verdict(_system(decision, "restoring", 500))
+        epoch = self.run_of(decision.session).epoch
+        batch = ControlBatch(
+            grants=[] if minted is None else [minted.row],
+            audit=[self._entry("allow", decision.session, decision=decision)],
+        )
+        appended = None if row is None else asyncio.ensure_future(self.telemetry.append(row))
         try:
             await self.control.commit(batch, durable=True)
+        except StorageError:
+            return Verdict(decision if observed else _system(decision, "unavailable", 1000))
         finally:
-            await asyncio.gather(appended, return_exceptions=True)
+            if appended is not None:
+                await asyncio.gather(appended, return_exceptions=True)
+        run = self.run_of(decision.session)
+        if run.epoch == epoch:
+            return Verdict(decision, minted)
+        if run.desired == "running":  # paused and resumed again: the grant went with the pause
+            return Verdict(_system(decision, "stale", 0))
+        return Verdict(replace(decision, answer="deny", ground="judged", state=run.desired))
+
+    def run_of(self, key: SessionKey) -> Run:
+        """A session's run state, by whatever id it is or was known."""
+        return self.pipeline.runs.get(self.pipeline.sessions.resolve(key))
+
+    def find(self, session_id: str, realm: str = "") -> list[SessionKey]:
+        """Sessions of that id, which several realms may have; those that are only known as held, too."""
+        if realm:
+            realms = {realm: None}
+        else:
+            realms = dict.fromkeys(self.pipeline.sessions.realms())
+            realms |= dict.fromkeys(key.realm for key, _ in self.pipeline.runs)
+        found: dict[SessionKey, None] = {}
+        for name in realms:
+            key = self.pipeline.sessions.resolve(SessionKey(name, session_id))
+            if self.knows(key):
+                found[key] = None
+        return list(found)
+
+    def knows(self, key: SessionKey) -> bool:
+        """Whether there is such a session, or was one that is held or ended."""
+        return self.pipeline.sessions.get(key) is not None or self.pipeline.runs.get(key) is not RUNNING
 
     def _append_soon(self, row: Row) -> None:
         task = asyncio.ensure_future(self.telemetry.append(row))
@@ -212,9 +300,35 @@ class Service:
             self._meter.confirmed((now_ns - requested_ns) / 1e9)
         self.settle(Outcome(transitions=[transition]))
 
+    def believe(self, key: SessionKey, epoch: int) -> None:
+        """An agent's process knows a later state of its session than we do: it is held until a person has looked."""
+        now_ns = self._clock_ns()
+        key = self.pipeline.sessions.resolve(key)
+        if self.pipeline.runs.get(key).desired == "terminated":
+            return
+        cause = Cause(
+            pause_id=event_id(key.realm, "lost", key.id, str(epoch)),
+            by="policy",
+            actor="sidecar",
+            reason="the agent knows a later state of this session than the sidecar does",
+            at_ns=now_ns,
+        )
+        self.pipeline.runs.outrun(key, epoch)
+        self.settle(self.pipeline.pause(key, cause, now_ns))
+
+    def spans_dropped(self, keys: Iterable[SessionKey]) -> None:
+        """The process that runs these sessions has lost spans of them."""
+        for key in keys:
+            if (session := self.pipeline.sessions.get(key)) is not None:
+                self.pipeline.sessions.touched(session)
+                session.note_unscored(("dropped",))
+
     # ------------------------------------------------------------ commands of people
 
-    async def pause(self, keys: Iterable[SessionKey], actor: str, reason: str, request_id: str) -> None:
+    async def pause(
+        self, keys: Iterable[SessionKey], actor: str, reason: str, request_id: str, *,
+        by: By = "operator", receipt: Receipt | None = None,
+    ) -> list[Transition]:  # fmt: skip
         """Holds sessions at once; comes back when that is on the disk.
 
         Raises:
@@ -224,64 +338,128 @@ class Service:
         now_ns = self._clock_ns()
         outcome = Outcome()
         for key in keys:
-            cause = Cause(event_id(key.realm, "operator", request_id), "operator", actor, reason, now_ns)
+            cause = Cause(event_id(key.realm, by, actor, request_id), by, actor, reason, now_ns)
             part = self.pipeline.pause(key, cause, now_ns)
             outcome.transitions.extend(part.transitions)
-        await self._settle_durably(outcome, actor, request_id)
+        await self._settle_durably(outcome, actor, request_id, receipt=receipt)
+        return outcome.transitions
 
-    async def pause_scope(self, scope: str, actor: str, reason: str, request_id: str) -> list[SessionKey]:
+    async def pause_scope(
+        self, scope: str, actor: str, reason: str, request_id: str, *, receipt: Receipt | None = None
+    ) -> list[Transition]:
         """Holds a role (``role:NAME``) or the ``fleet``, and what opens later; the sessions held."""
         now_ns = self._clock_ns()
-        cause = Cause(event_id("", "operator", request_id), "operator", actor, reason, now_ns)
+        cause = Cause(event_id("", "operator", actor, request_id), "operator", actor, reason, now_ns)
         outcome = self.pipeline.pause_scope(scope, cause, now_ns)
-        await self._settle_durably(outcome, actor, request_id, scopes=[_saved_scope(scope, "paused", cause, now_ns)])
-        return [transition.session for transition in outcome.transitions]
+        saved = _saved_scope(scope, self.pipeline.scope_causes(scope), cause.pause_id, now_ns)
+        await self._settle_durably(outcome, actor, request_id, scopes=[saved], receipt=receipt)
+        return outcome.transitions
 
     async def resume(
         self, key: SessionKey, pause_id: str, epoch: int, actor: str, reason: str, clears: Sequence[str],
-        request_id: str,
-    ) -> None:  # fmt: skip
+        request_id: str, *, tree: bool = False, approvals: Sequence[Approval] = (), receipt: Receipt | None = None,
+    ) -> list[Transition]:  # fmt: skip
         """Lets a session go on once that is on the disk.
 
+        Args:
+            tree: Sessions that it started go on, too, where nothing holds them but what held it.
+            approvals: Changes that are stored with it.
         Raises:
             ControlError: It answers an older pause, or something that holds the session is not named.
             StorageError: It could not be stored; the session stays held.
         """
-        now_ns = self._clock_ns()
-        command = Resume(key, pause_id, epoch, actor, reason, now_ns, tuple(clears))
-        planned = self.pipeline.runs.plan_resume(command)
-        await self._commit([planned], [], actor, request_id, durable=True)
-        self._tell(self.pipeline.applied(planned, self._clock_ns()))
+        async with self._orders:
+            now_ns = self._clock_ns()
+            causes = set(self.pipeline.runs.get(key).causes)
+            planned = [
+                self.pipeline.runs.plan_resume(Resume(key, pause_id, epoch, actor, reason, now_ns, tuple(clears)))
+            ]
+            for child in self.pipeline.tree(key)[1:] if tree else ():
+                run = self.pipeline.runs.get(child)
+                if run.desired == "paused" and causes.issuperset(run.causes):
+                    command = Resume(child, run.pause_id, run.epoch, actor, reason, now_ns, tuple(clears))
+                    planned.append(self.pipeline.runs.plan_resume(command))
+            await self._commit(planned, [], actor, request_id, durable=True, approvals=approvals, receipt=receipt)
+            for approval in approvals:
+                self._close(approval)
+            return self._apply(planned, actor, request_id)
 
-    async def resume_scope(self, scope: str, actor: str, reason: str, request_id: str) -> list[SessionKey]:
-        """Takes back a scope's pause: for what opens later, and for every session that nothing else holds."""
+    async def resume_scope(
+        self, scope: str, pause_id: str, actor: str, reason: str, request_id: str, *, receipt: Receipt | None = None
+    ) -> list[Transition]:
+        """Takes back a scope's pauses: for what opens later, and for every session that nothing else holds.
+
+        Raises:
+            ControlError: The scope is not paused, or was paused again since.
+            StorageError: It could not be stored; everything stays held.
+        """
+        async with self._orders:
+            now_ns = self._clock_ns()
+            causes = self.pipeline.scope_causes(scope)
+            if not causes:
+                raise ControlError("FAILED_PRECONDITION", f"{scope} is not paused")
+            if causes[-1].pause_id != pause_id:
+                raise ControlError("FAILED_PRECONDITION", "the state has changed: this answers an older pause")
+            ids = {cause.pause_id for cause in causes}
+            planned = []
+            for key in self.pipeline.in_scope(scope):
+                run = self.pipeline.runs.get(key)
+                if run.desired == "paused" and ids.issuperset(run.causes):
+                    planned.append(
+                        self.pipeline.runs.plan_resume(Resume(key, run.pause_id, run.epoch, actor, reason, now_ns))
+                    )
+            saved = _saved_scope(scope, (), pause_id, now_ns)
+            await self._commit(planned, [], actor, request_id, durable=True, scopes=[saved], receipt=receipt)
+            later = [cause for cause in self.pipeline.scope_causes(scope) if cause.pause_id not in ids]
+            self.pipeline.resume_scope(scope)
+            for cause in later:  # paused again while this was being stored
+                self.pipeline.restore_scope(scope, cause)
+            return self._apply(planned, actor, request_id)
+
+    async def terminate(
+        self, keys: Iterable[SessionKey], actor: str, reason: str, request_id: str, *, receipt: Receipt | None = None
+    ) -> list[Transition]:
+        """Ends sessions for good, once that is on the disk.
+
+        Raises:
+            ControlError: One of them is terminated already.
+            StorageError: It could not be stored.
+        """
+        async with self._orders:
+            now_ns = self._clock_ns()
+            planned = [self.pipeline.runs.plan_terminate(Terminate(key, actor, reason, now_ns)) for key in keys]
+            await self._commit(planned, [], actor, request_id, durable=True, receipt=receipt)
+            return self._apply(planned, actor, request_id)
+
+    def _apply(self, planned: Sequence[Transition], actor: str, request_id: str) -> list[Transition]:
+        """Lets what has been stored take effect, and stores what that has changed in turn."""
         now_ns = self._clock_ns()
-        cause = self.pipeline.scope_cause(scope)
-        if cause is None:
-            raise ControlError("FAILED_PRECONDITION", f"{scope} is not paused")
-        planned = []
-        for key in self.pipeline.in_scope(scope):
-            run = self.pipeline.runs.get(key)
-            if run.desired == "paused" and set(run.causes) == {cause.pause_id}:
-                planned.append(
-                    self.pipeline.runs.plan_resume(Resume(key, run.pause_id, run.epoch, actor, reason, now_ns))
-                )
-        saved = _saved_scope(scope, "running", cause, now_ns)
-        await self._commit(planned, [], actor, request_id, durable=True, scopes=[saved])
-        self.pipeline.resume_scope(scope)
+        applied: list[Transition] = []
         for transition in planned:
-            self._tell(self.pipeline.applied(transition, self._clock_ns()))
-        return [transition.session for transition in planned]
+            outcome = self.pipeline.applied(transition, now_ns)
+            applied += outcome.transitions
+            if outcome.alerts:
+                self._commit_soon(ControlBatch(alerts=list(outcome.alerts)))
+            now = outcome.transitions[-1]
+            if (now.after, now.epoch) != (transition.after, transition.epoch):  # a pause has come in between
+                self._commit_soon(self._batch([now], [], actor, request_id))
+            self._tell(outcome)
+            self._close_approvals(transition, actor)
+        return applied
 
-    async def terminate(self, keys: Iterable[SessionKey], actor: str, reason: str, request_id: str) -> None:
-        """Ends sessions for good, once that is on the disk."""
-        now_ns = self._clock_ns()
-        planned = [self.pipeline.runs.plan_terminate(Terminate(key, actor, reason, now_ns)) for key in keys]
-        await self._commit(planned, [], actor, request_id, durable=True)
-        for transition in planned:
-            self._tell(self.pipeline.applied(transition, self._clock_ns()))
+    def _close_approvals(self, transition: Transition, actor: str) -> None:
+        """Ends what waited for a person about a session that goes on, or has ended."""
+        ended = transition.after == "terminated"
+        for approval in list(self.approvals.values()) if ended else map(self.approvals.get, transition.cleared):
+            if approval is None or approval.state != "open" or approval.session != transition.session:
+                continue
+            word = "the session was ended" if ended else "the session was resumed"
+            self._close_approval(approval, "denied" if ended else "approved", actor, word)
 
-    async def review(self, alert: Alert, verdict: str, actor: str, reason: str, request_id: str) -> Alert:
+    async def review(
+        self, alert: Alert, verdict: str, actor: str, reason: str, request_id: str, *,
+        receipt: Callable[[Alert], Request] | None = None,
+    ) -> Alert:  # fmt: skip
         """Closes an alert with a reviewer's verdict."""
         now_ns = self._clock_ns()
         closed = self.pipeline.alerts.close(alert, verdict, now_ns)
@@ -289,14 +467,20 @@ class Service:
             self._entry("review", alert.session, actor=actor, request_id=request_id),
             detail={"alert": alert.fingerprint, "verdict": verdict, "reason": reason[:256]},
         )
-        await self.control.commit(ControlBatch(alerts=[closed], audit=[entry]), durable=True)
+        batch = ControlBatch(alerts=[closed], audit=[entry], requests=[receipt(closed)] if receipt else [])
+        await self.control.commit(batch, durable=True)
         self._alerts_changed([closed])
         return closed
 
     # ------------------------------------------------------------ held acts and escalations
 
-    def escalate(self, key: SessionKey, reason: str, at_least_ns: int, request_id: str) -> Approval:
-        """The agent asks for a person: its session is held until a reviewer ends it, at least as long as stated."""
+    async def escalate(self, key: SessionKey, reason: str, at_least_ns: int, request_id: str) -> Approval:
+        """The agent asks for a person: its session is held until a reviewer ends it, at least as long as stated.
+
+        Raises:
+            ControlError: The session is terminated.
+            StorageError: The session is held, but that could not be stored.
+        """
         now_ns = self._clock_ns()
         cause = Cause(
             pause_id=event_id(key.realm, "escalation", key.id, request_id),
@@ -322,34 +506,57 @@ class Service:
             arguments=reason[:1024],
             independence=self._independence(agent),
         )
-        self.settle(self.pipeline.pause(key, cause, now_ns))
-        self._keep_approval(approval, "escalate")
+        outcome = self.pipeline.pause(key, cause, now_ns)
+        self._remember_approval(approval)
+        await self._settle_durably(outcome, "agent", request_id, approvals=[approval])
         return approval
 
-    async def decide(self, decision_id: str, *, approve: bool, actor: str, reason: str, request_id: str) -> Approval:
-        """A person decides about a held act.
+    async def decide(
+        self, decision_id: str, *, approve: bool, actor: str, reason: str, request_id: str,
+        receipt: Callable[[Approval], Request] | None = None,
+    ) -> Approval:  # fmt: skip
+        """A person decides about a held act, or about an escalation: approving that lets its session go on.
 
         Raises:
-            ControlError: ``NOT_FOUND``, or ``FAILED_PRECONDITION`` when it is decided already.
+            ControlError: ``NOT_FOUND``, or ``FAILED_PRECONDITION`` when it is decided already, or when something else
+                holds the session of an escalation, too.
         """
+        async with self._orders:
+            approval = self._open_approval(decision_id)
+            decided = replace(
+                approval,
+                state="approved" if approve else "denied",
+                decided_by=actor,
+                decided_ns=self._clock_ns(),
+                reason=reason,
+            )
+            requests = [receipt(decided)] if receipt else []
+            if not (approve and approval.tool == "escalate"):
+                entry = self._entry(
+                    "approve" if approve else "deny", approval.session, actor=actor, request_id=request_id
+                )
+                entry = replace(entry, decision_id=decision_id)
+                batch = ControlBatch(approvals=[decided], audit=[entry], requests=requests)
+                await self.control.commit(batch, durable=True)
+                if self.approvals[decision_id].state == "open":
+                    self._close(decided)
+                return decided
+        run = self.run_of(approval.session)
+        if set(run.causes) != {decision_id}:
+            raise ControlError("FAILED_PRECONDITION", "something else holds the session, too: resume it")
+        await self.resume(
+            approval.session, run.pause_id, run.epoch, actor, reason, (), request_id,
+            approvals=[decided], receipt=(lambda _: requests[0]) if requests else None,
+        )  # fmt: skip
+        return self.approvals.get(decision_id, decided)
+
+    def _open_approval(self, decision_id: str) -> Approval:
         approval = self.approvals.get(decision_id)
         if approval is None:
             raise ControlError("NOT_FOUND", "no such decision")
         if approval.state != "open":
             raise ControlError("FAILED_PRECONDITION", f"it is {approval.state} already")
-        decided = replace(
-            approval,
-            state="approved" if approve else "denied",
-            decided_by=actor,
-            decided_ns=self._clock_ns(),
-            reason=reason,
-        )
-        entry = self._entry("approve" if approve else "deny", approval.session, actor=actor, request_id=request_id)
-        entry = replace(entry, decision_id=decision_id)
-        await self.control.commit(ControlBatch(approvals=[decided], audit=[entry]), durable=True)
-        if self.approvals[decision_id].state == "open":
-            self._close(decided)
-        return decided
+        return approval
 
     async def wait(self, decision_id: str, timeout_s: float) -> Approval | None:
         """The decision about a held act; still open when nobody has decided in time; None when it is not known."""
@@ -361,6 +568,40 @@ class Service:
             await asyncio.wait_for(event.wait(), timeout_s)
         return self.approvals.get(decision_id)
 
+    async def release(self, decision_id: str) -> Verdict | None:
+        """The answer to an act that a person has approved, judged again; the same to everyone who asks for it.
+
+        Returns:
+            None when the act is not held any more: then it is to be asked for at the gate again.
+        """
+        known = self._releases.get(decision_id)
+        if known is None:
+            known = asyncio.ensure_future(self._release(decision_id))
+            known.add_done_callback(_swallow)
+            remember(self._releases, decision_id, known, MAX_RELEASES)
+        verdict = await asyncio.shield(known)
+        if verdict is None:
+            return None
+        decision, minted = verdict.decision, verdict.grant
+        if decision.answer != "allow":
+            self._releases.pop(decision_id, None)  # it may be asked for, and held, again
+            return verdict
+        run = self.run_of(decision.session)
+        if run.desired != "running":
+            return Verdict(replace(decision, answer="deny", ground="judged", state=run.desired))
+        if minted is not None and Instant.now().boot_ns >= minted.row.expires.boot_ns:
+            return None
+        return verdict
+
+    async def _release(self, decision_id: str) -> Verdict | None:
+        held = self.pipeline.held.get(decision_id)
+        decision = self.pipeline.release(decision_id, self._clock_ns())
+        if held is None or decision is None:
+            return None
+        if decision.answer != "allow":
+            return Verdict(decision)
+        return await self._allow_durably(decision, self._mint(decision, held.event.arguments), None)
+
     def _hold(self, decision: Decision, asked: Asked, now_ns: int) -> None:
         if decision.event_id in self.approvals:
             return
@@ -369,7 +610,7 @@ class Service:
             session=decision.session,
             agent=decision.agent,
             tool=decision.tool,
-            digest=_digest(asked),
+            digest=digest(asked.tool, asked.arguments, asked.session, self.pipeline.policy.digest),
             asked_ns=now_ns,
             deadline_ns=now_ns + HOLD_NS,
             call_id=asked.call_id,
@@ -380,12 +621,15 @@ class Service:
         self._keep_approval(approval, "hold")
 
     def _keep_approval(self, approval: Approval, action: str) -> None:
+        self._remember_approval(approval)
+        entry = replace(self._entry(action, approval.session), decision_id=approval.decision_id)
+        self._commit_soon(ControlBatch(approvals=[approval], audit=[entry]))
+
+    def _remember_approval(self, approval: Approval) -> None:
         self.approvals[approval.decision_id] = approval
         if len(self.approvals) > 20_000:
             oldest = next((k for k, a in self.approvals.items() if a.state != "open"), next(iter(self.approvals)))
             del self.approvals[oldest]
-        entry = replace(self._entry(action, approval.session), decision_id=approval.decision_id)
-        self._commit_soon(ControlBatch(approvals=[approval], audit=[entry]))
         for watcher in self.watchers:
             watcher.approval_changed(approval)
 
@@ -423,10 +667,14 @@ class Service:
         self._tell(outcome)
 
     async def _settle_durably(
-        self, outcome: Outcome, actor: str, request_id: str, scopes: Sequence[SavedScope] = ()
-    ) -> None:
+        self, outcome: Outcome, actor: str, request_id: str, *, scopes: Sequence[SavedScope] = (),
+        approvals: Sequence[Approval] = (), receipt: Receipt | None = None,
+    ) -> None:  # fmt: skip
         self._tell(outcome)
-        await self._commit(outcome.transitions, outcome.alerts, actor, request_id, durable=True, scopes=scopes)
+        await self._commit(
+            outcome.transitions, outcome.alerts, actor, request_id, durable=True,
+            scopes=scopes, approvals=approvals, receipt=receipt,
+        )  # fmt: skip
 
     def _tell(self, outcome: Outcome) -> None:
         self._meter.outcome(outcome)
@@ -445,12 +693,20 @@ class Service:
 
     async def _commit(
         self, transitions: Sequence[Transition], alerts: Sequence[Alert], actor: str, request_id: str, *,
-        durable: bool, scopes: Sequence[SavedScope] = (),
+        durable: bool, scopes: Sequence[SavedScope] = (), approvals: Sequence[Approval] = (),
+        receipt: Receipt | None = None,
     ) -> None:  # fmt: skip
         batch = self._batch(transitions, alerts, actor, request_id)
-        batch.scopes = list(scopes)
-        if scopes and not batch.audit:
-            batch.audit.append(self._entry("scope", None, actor=actor, request_id=request_id))
+        batch.scopes, batch.approvals = list(scopes), list(approvals)
+        for scope in scopes:
+            detail: dict[str, str | int | bool] = {
+                "scope": scope.kind,
+                "name": scope.name[:256],
+                "state": scope.desired,
+            }
+            batch.audit.append(replace(self._entry("scope", None, actor=actor, request_id=request_id), detail=detail))
+        if receipt is not None:
+            batch.requests = [receipt(transitions)]
         await self.control.commit(batch, durable=durable)
 
     def _commit_soon(self, batch: ControlBatch) -> None:
@@ -481,6 +737,8 @@ class Service:
         if isinstance(command, Pause):
             actor = command.cause.actor if command.cause.by != "operator" else actor
             detail |= {"pause_id": command.cause.pause_id, "by": command.cause.by}
+            if command.cause.by == "operator":  # of other causes the reason may hold an agent's words
+                detail |= {"reason": command.cause.reason[:256]}
         elif isinstance(command, Resume):
             detail |= {"pause_id": command.pause_id, "cleared": len(command.clears), "reason": command.reason[:256]}
         elif isinstance(command, Terminate):
@@ -526,7 +784,8 @@ class Service:
         for scope in state.scopes:
             if scope.desired == "paused" and scope.causes:
                 name = "fleet" if scope.kind == "fleet" else f"role:{scope.name}"
-                self.pipeline.restore_scope(name, scope.causes[-1])
+                for cause in scope.causes:
+                    self.pipeline.restore_scope(name, cause)
         for alert in state.alerts:
             self.pipeline.alerts.restore(alert)
         self.approvals = {approval.decision_id: approval for approval in state.approvals}
@@ -535,21 +794,31 @@ class Service:
             log.warning("control.db: a row could not be read", extra={"row": name})
 
 
-def _digest(asked: Asked) -> bytes:
-    body = msgspec.json.encode([asked.tool, asked.arguments, asked.session.id], order="deterministic")
-    return hashlib.sha256(body).digest()
-
-
 def _system(decision: Decision, reason: str, retry_after_ms: int) -> Decision:
     return replace(decision, answer="wait", ground="system", system=reason, retry_after_ms=retry_after_ms)
 
 
-def _saved_scope(scope: str, desired: str, cause: Cause, now_ns: int) -> SavedScope:
+def _refused(asked: Asked, reason: str, retry_after_ms: int) -> Decision:
+    """A system refusal of a question that the core has not seen: nothing is said, or remembered, of the agent."""
+    decision = Decision("", asked.session, asked.agent, asked.tool, asked.at_ns, "wait")
+    return _system(decision, reason, retry_after_ms)
+
+
+def _uninspectable(decision: Decision, *, observed: bool) -> Decision:
+    """What cannot be read is not allowed (reliability.md, bad input 72)."""
+    reason = Reason("policy", Severity.MEDIUM, 0.5, "the arguments cannot be inspected")
+    unscored = tuple(dict.fromkeys((*decision.unscored, "uninspectable")))
+    decision = replace(decision, reasons=(*decision.reasons, reason), unscored=unscored)
+    if observed or decision.answer == "deny":
+        return decision if decision.answer == "deny" else replace(decision, would="deny")
+    return replace(decision, answer="deny", would="deny", ground="judged", system="")
+
+
+def _saved_scope(scope: str, causes: tuple[Cause, ...], pause_id: str, now_ns: int) -> SavedScope:
     kind, _, name = scope.partition(":")
-    held = desired == "paused"
     return SavedScope(
-        "fleet" if kind == "fleet" else "role", name, desired,  # type: ignore[arg-type]
-        epoch=now_ns, at_ns=now_ns, pause_id=cause.pause_id, causes=(cause,) if held else (),
+        "fleet" if kind == "fleet" else "role", name, "paused" if causes else "running",
+        epoch=now_ns, at_ns=now_ns, pause_id=pause_id, causes=causes,
     )  # fmt: skip
 
 
@@ -557,3 +826,55 @@ def _swallow(task: asyncio.Task[Any]) -> None:
     """A write that nobody waits for has failed: the store counts it and goes out of service by itself."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("a record could not be stored", extra={"reason": type(error).__name__})
+
+
+class Arrivals:
+    """Which spans the core has been given, for questions that wait for one.
+
+    Memory: ids of the latest `KEPT` spans of each of `REALMS` realms, those that questions come from.
+    """
+
+    KEPT, REALMS = 8192, 256
+
+    def __init__(self) -> None:
+        self._seen: dict[str, dict[str, None]] = {}
+        self._waiting: dict[tuple[str, str], list[asyncio.Future[None]]] = {}
+
+    def listen(self, realm: str) -> None:
+        """From now on, spans of this realm are remembered."""
+        if realm not in self._seen:
+            remember(self._seen, realm, {}, self.REALMS)
+
+    def arrived(self, realm: str, trace_id: str, span_id: str) -> None:
+        """A span has been given to the core."""
+        seen = self._seen.get(realm)
+        if seen is None:
+            return
+        place = f"{trace_id}:{span_id}"
+        remember(seen, place, None, self.KEPT)
+        for waiter in self._waiting.pop((realm, place), ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self, realm: str, places: Iterable[str], timeout_s: float) -> bool:
+        """Whether all of `places` (``trace_id:span_id``) have arrived, or do so within `timeout_s`."""
+        self.listen(realm)
+        missing = [place for place in dict.fromkeys(places) if place not in self._seen[realm]]
+        if not missing:
+            return True
+        loop = asyncio.get_running_loop()
+        waiters = {(realm, place): loop.create_future() for place in missing}
+        for key, waiter in waiters.items():
+            self._waiting.setdefault(key, []).append(waiter)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.gather(*waiters.values())
+        except TimeoutError:
+            return False
+        finally:
+            for key, waiter in waiters.items():
+                if (others := self._waiting.get(key)) is not None:
+                    others.remove(waiter)
+                    if not others:
+                        del self._waiting[key]
+        return True

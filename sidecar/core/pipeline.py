@@ -117,7 +117,7 @@ class Pipeline:
         self._closed, self._present = closed, present
         self._answers: dict[str, Decision] = {}
         self._children: dict[SessionKey, dict[SessionKey, None]] = {}
-        self._scopes: dict[str, Cause] = {}
+        self._scopes: dict[str, dict[str, Cause]] = {}
 
     # ------------------------------------------------------------ what comes in
 
@@ -200,27 +200,42 @@ class Pipeline:
     def pause_scope(self, scope: str, cause: Cause, now_ns: int) -> Outcome:
         """Holds every session of a role (``role:NAME``) or all (``fleet``), those that open later, too."""
         outcome = Outcome()
-        self._scopes[scope] = cause
+        self.restore_scope(scope, cause)
         for session in list(self.sessions):
             if self._in_scope(session, scope) and self.runs.get(session.key).desired != "terminated":
                 self._pause_tree(session.key, cause, outcome)
         return outcome
 
-    def resume_scope(self, scope: str) -> Cause | None:
-        """Takes a scope's pause back for sessions that open later; those it holds are resumed one by one."""
-        return self._scopes.pop(scope, None)
+    def resume_scope(self, scope: str) -> None:
+        """Takes all pauses of a scope back for sessions that open later; those it holds are resumed one by one."""
+        self._scopes.pop(scope, None)
 
-    def scope_cause(self, scope: str) -> Cause | None:
-        """What holds a scope, None when nothing does."""
-        return self._scopes.get(scope)
+    def scope_causes(self, scope: str) -> tuple[Cause, ...]:
+        """What holds a scope, oldest first."""
+        return tuple(self._scopes.get(scope, {}).values())
+
+    def scopes(self) -> tuple[str, ...]:
+        """Scopes that are held."""
+        return tuple(self._scopes)
 
     def restore_scope(self, scope: str, cause: Cause) -> None:
         """Puts back a stored pause of a scope."""
-        self._scopes[scope] = cause
+        remember(self._scopes.setdefault(scope, {}), cause.pause_id, cause, MAX_CAUSES)
 
     def in_scope(self, scope: str) -> list[SessionKey]:
         """Sessions that are known and fall under a scope."""
         return [session.key for session in self.sessions if self._in_scope(session, scope)]
+
+    def tree(self, root: SessionKey) -> list[SessionKey]:
+        """A session and all that it started, itself first; at most `MAX_TREE`."""
+        found = {root: None}
+        waiting = [root]
+        while waiting and len(found) <= MAX_TREE:
+            for child in self._children.get(waiting.pop(), ()):
+                if child not in found:
+                    found[child] = None
+                    waiting.append(child)
+        return list(found)
 
     def applied(self, transition: Transition, now_ns: int) -> Outcome:
         """A resume or termination is stored: it takes effect now."""
@@ -380,15 +395,9 @@ class Pipeline:
         self._pause_tree(session.key, cause, outcome)
 
     def _pause_tree(self, root: SessionKey, cause: Cause, outcome: Outcome) -> None:
-        waiting, seen = [root], {root}
-        while waiting and len(seen) <= MAX_TREE:
-            key = waiting.pop()
+        for key in self.tree(root):
             if key == root or self.runs.get(key).desired != "terminated":
                 outcome.transitions.append(self.runs.pause(Pause(key, cause), enforced=self._enforced(key)))
-            for child in self._children.get(key, ()):
-                if child not in seen:
-                    seen.add(child)
-                    waiting.append(child)
 
     def _enforced(self, key: SessionKey) -> bool:
         session = self.sessions.get(key)
@@ -400,7 +409,12 @@ class Pipeline:
             session = self.sessions.get(key)
             if session is None:
                 continue
-            causes = [cause for scope, cause in self._scopes.items() if self._in_scope(session, scope)]
+            causes = [
+                cause
+                for scope, held in self._scopes.items()
+                if self._in_scope(session, scope)
+                for cause in held.values()
+            ]
             if session.parent is not None:
                 siblings = self._children.setdefault(session.parent, {})
                 if len(siblings) < MAX_TREE:

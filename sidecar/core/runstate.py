@@ -189,6 +189,11 @@ class RunStates:
             self._unconfirmed.pop(command.session, None)
         return self._transition(command.session, run, command, run.desired, command.at_ns)
 
+    def outrun(self, key: SessionKey, epoch: int) -> None:
+        """Makes the next change of a session later than `epoch`: somebody knows a state that we have lost."""
+        run = self._own(key)
+        run.promised = max(run.promised, epoch)
+
     def overdue(self, now_ns: int) -> list[SessionKey]:
         """Sessions whose pause nobody has acknowledged in time; each is named once."""
         late = [key for key, since in self._unconfirmed.items() if now_ns - since >= CONFIRM_NS]

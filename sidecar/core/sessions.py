@@ -202,6 +202,10 @@ class SessionTable:
         for sessions in self._realms.values():
             yield from sessions.values()
 
+    def realms(self) -> tuple[str, ...]:
+        """Realms that have a session."""
+        return tuple(self._realms)
+
     def resolve(self, key: SessionKey) -> SessionKey:
         """The key under which the session that was once called `key` is kept now."""
         for _ in range(8):

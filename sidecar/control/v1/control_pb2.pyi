@@ -293,20 +293,30 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("version", "policy_digest", "ready", "degraded", "sessions", "held")
+    __slots__ = ("version", "policy_digest", "ready", "degraded", "sessions", "held", "held_scopes")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     POLICY_DIGEST_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
+    HELD_SCOPES_FIELD_NUMBER: _ClassVar[int]
     version: str
     policy_digest: str
     ready: bool
     degraded: _containers.RepeatedScalarFieldContainer[str]
     sessions: int
     held: int
-    def __init__(self, version: _Optional[str] = ..., policy_digest: _Optional[str] = ..., ready: bool = ..., degraded: _Optional[_Iterable[str]] = ..., sessions: _Optional[int] = ..., held: _Optional[int] = ...) -> None: ...
+    held_scopes: _containers.RepeatedCompositeFieldContainer[HeldScope]
+    def __init__(self, version: _Optional[str] = ..., policy_digest: _Optional[str] = ..., ready: bool = ..., degraded: _Optional[_Iterable[str]] = ..., sessions: _Optional[int] = ..., held: _Optional[int] = ..., held_scopes: _Optional[_Iterable[_Union[HeldScope, _Mapping]]] = ...) -> None: ...
+
+class HeldScope(_message.Message):
+    __slots__ = ("scope", "causes")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    CAUSES_FIELD_NUMBER: _ClassVar[int]
+    scope: str
+    causes: _containers.RepeatedCompositeFieldContainer[Cause]
+    def __init__(self, scope: _Optional[str] = ..., causes: _Optional[_Iterable[_Union[Cause, _Mapping]]] = ...) -> None: ...
 
 class Cause(_message.Message):
     __slots__ = ("pause_id", "by", "actor", "reason", "finding_ids", "at")
