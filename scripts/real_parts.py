@@ -217,7 +217,7 @@ PARTS = {
     part.name: part
     for part in (
         Part("kafka", KAFKA, ("java", "mvn"), 10, build_kafka, ("lib",)),
-        Part("collector", COLLECTOR, ("go",), 120, build_collector, ("otelcol",)),
+        Part("collector", COLLECTOR, ("go",), 180, build_collector, ("otelcol",)),
         Part(
             "prometheus",
             distribution(),
