@@ -236,10 +236,11 @@ def _count_hidden(points: Points, kind: npt.NDArray[np.uint8]) -> tuple[int, int
     latin = (kind_before >= _LATIN) & (kind_before < _LETTER) & (kind_after >= _LATIN) & (kind_after < _LETTER)
     scripted = (kind_before == _LETTER) | (kind_before == _SIGN) | (kind_after == _LETTER)
     symbol = ((kind_before == _OTHER) & (point_before >= 0xA9)) | (kind_before == _VOID)
-    keycap = np.isin(point_before, _KEYCAPS) & (padded[after] == 0x20E3)
+    keycap = (padded[after] == 0x20E3) & _KEYCAP.take(point_before, mode="clip")
     selector = ((what >= 0xFE00) & (what < 0xFE10)) | (what >= 0xE0100)
-    called_for = np.isin(what, _DIRECTION_AND_JOIN) & scripted & (distance <= 2)
-    called_for |= np.isin(what, _DIRECTION_AND_JOIN[2:]) & (kind == _LETTER).any() & ~latin
+    joins, directs = (what == 0x200C) | (what == 0x200D), _DIRECTS.take(what, mode="clip")
+    called_for = (joins | directs) & scripted & (distance <= 2)
+    called_for |= directs & ~latin & (kind == _LETTER).any()
     called_for |= (what == 0x200D) & symbol
     called_for |= selector & (distance == 1) & (symbol | keycap | (kind_before == _LETTER))
     called_for |= (point_before == 0x1F3F4) & (what >= 0xE0020) & (what <= 0xE007F) & (distance <= 7)
@@ -264,7 +265,7 @@ def _compose_marks(kind: npt.NDArray[np.uint8], folded: Points) -> tuple[npt.NDA
     two = np.where(second, _compose(np.where(one > 0, one, folded[bases]), padded[first + 1]), one)
     whole = (one > 0) & (two > 0) & ~(second & third)
     folded[bases[whole]] = two[whole]
-    native = np.isin(kind[bases], (_LETTER, _STRAY)) & ~whole
+    native = ((kind[bases] == _LETTER) | (kind[bases] == _STRAY)) & ~whole
     fate = np.full(size + 1, 2, np.uint8)  # of a base's marks: 0 composed, 1 kept, 2 dropped; last for "no base"
     fate[bases[whole]], fate[bases[native]] = 0, 1
     lost = mark & ((fate[base] == 2) | (places - base > _MARKS_KEPT))
@@ -371,7 +372,7 @@ def _selectors(points: Points, kind: npt.NDArray[np.uint8]) -> str:
     before = np.append(selector[1:], False)
     carrier = np.append(_OTHER, kind[:-1])
     carried_by = np.append(0, points[:-1])
-    plain = (carrier >= _LATIN) & (carrier < _LETTER) | (carried_by < 128) & ~np.isin(carried_by, _KEYCAPS)
+    plain = (carrier >= _LATIN) & (carrier < _LETTER) | (carried_by < 128) & ~_KEYCAP.take(carried_by, mode="clip")
     taken = points[selector & (after | before | plain)]
     values = np.where(taken < 0xFE10, taken - 0xFE00, taken - 0xE0100 + 16)
     return _readable(values.astype(np.uint8).tobytes(), least=2)
@@ -419,10 +420,10 @@ def _readable(data: bytes, *, least: int) -> str:
     return text
 
 
-_DIRECTION_AND_JOIN: Final = np.array(
-    [0x200C, 0x200D, 0x061C, 0x200E, 0x200F, 0x202A, 0x202B, 0x202C, 0x2066, 0x2067, 0x2068, 0x2069]
-)
-_KEYCAPS: Final = np.array([ord(char) for char in "#*0123456789"])
+_DIRECTS: Final = np.zeros(0x2070, np.bool_)  # marks and isolates of direction, embeddings; overrides are odd anywhere
+_DIRECTS[[0x061C, 0x200E, 0x200F, 0x202A, 0x202B, 0x202C, 0x2066, 0x2067, 0x2068, 0x2069]] = True
+_KEYCAP: Final = np.zeros(129, np.bool_)
+_KEYCAP[[ord(char) for char in "#*0123456789"]] = True
 _BIT: Final = np.array([0, 1, 2, 4, 8, 16, 32, 0, 0, 0, 0, 0, 0], np.uint8)
 
 # Where characters have a case, a compatibility form or marks; ideographs and Hangul have not.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.text import normalise
+from sidecar.core.text import look_alikes, normalise
 from sidecar.core.text.normalise import bare, clean, fold, hidden, separator_free, skeleton, visible, well_formed
 
 PLAIN = "the courier leaves at noon with the sealed ledger"
@@ -292,3 +292,15 @@ def test_the_tables_take_what_the_data_says() -> None:
     assert skeleton("modern") == skeleton("modem") == skeleton("мodern")
     assert skeleton("paypal") == skeleton("раураl") == skeleton("paypa1")
     assert skeleton("google") != skeleton("amazon")
+
+
+def test_the_lists_of_look_alikes_name_each_letter_once_and_plain_ones_only() -> None:
+    groups = [look_alikes.KIN, look_alikes.STRAY, look_alikes.LATIN, look_alikes.LOOSE]
+    chars = [char for group in groups for listed in group.values() for char in listed]
+    assert len(chars) == len(set(chars)) > 400
+    assert all(
+        target.isascii() and target.isalnum() and target.islower() != target.isdigit()
+        for group in groups
+        for target in group
+    )
+    assert not any(map(str.isascii, chars))
