@@ -19,6 +19,10 @@ from sidecar.core.text.scan import PatternSet
 RANKS = {"system": 4, "user": 3, "assistant": 1, "agent": 1, "tool": 1}
 """Whose words count, highest first (design §5): what a session's destinations were named by."""
 
+DATA = 2
+"""Rank of what a person hands over as material rather than says: a long text, or one with many addresses in it."""
+MAX_SAID, MAX_ADDRESSED = 4000, 8
+
 MAX_LEAVES, MAX_DEPTH, MAX_MENTIONS = 256, 32, 1024
 MAX_KEY = 40
 """A longer key is no name but content."""
@@ -83,6 +87,8 @@ class Reader:
         pieces = [piece, *(self._piece(field, within, "", ("hidden",)) for within in hidden(text))]
         rank = RANKS.get(role, 1)
         named = destinations(field, text)
+        if rank == RANKS["user"] and (len(text) > MAX_SAID or len(named) > MAX_ADDRESSED):
+            rank = DATA
         for where in named:
             for name in (where.address, where.domain):
                 if name and session.mentions.get(name, 0) < rank:

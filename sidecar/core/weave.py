@@ -605,6 +605,10 @@ class Weaver:
     def _begin_run(
         self, session: Session, agent: Agent, span: Span, facts: Facts, place: str, events: list[Event]
     ) -> None:
+        # Instructions are there before the run begins, wherever its span tells of them.
+        Telling(self, session, agent, place, span.start_ns, span.start_ns, events, by_agent=True).system(
+            facts.system or ()
+        )
         events.append(
             Lifecycle(
                 event_id=event_id(session.key.realm, "run", place),

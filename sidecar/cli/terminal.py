@@ -1,0 +1,92 @@
+"""What commands print: for people on a terminal, as JSON with `--json`, and sensibly in a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+OK, NO, UNSURE = 0, 1, 2
+"""Exit codes: fine; the answer is no; cannot tell."""
+
+
+class Terminal:
+    """Standard output for results, standard error for everything else.
+
+    Args:
+        as_json: Print one JSON document instead of words and tables.
+    """
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+        wide = None if sys.stdout.isatty() else 200
+        self._out = Console(highlight=False, markup=False, emoji=False, width=wide)
+        self._err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+    def show(self, document: Any, words: str) -> None:
+        """A result: the document as JSON, or its words."""
+        if self.as_json:
+            self._print_json(document)
+        else:
+            self.say(words)
+
+    def say(self, words: str) -> None:
+        """A line for people."""
+        if not self.as_json:
+            self._guarded(lambda: self._out.print(Text(safe(words))))
+
+    def warn(self, words: str) -> None:
+        """A line on standard error."""
+        self._guarded(lambda: self._err.print(Text(safe(words))))
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], document: Any) -> None:
+        """Rows under a title, or the document as JSON."""
+        if self.as_json:
+            self._print_json(document)
+            return
+        table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(safe(str(cell))) for cell in row))
+        self._guarded(lambda: self._out.print(table))
+
+    @contextlib.contextmanager
+    def progress(self, title: str, unit: str) -> Iterator[Callable[[int], None]]:
+        """A counter on standard error while long work goes on; nothing where that is no terminal."""
+        if not sys.stderr.isatty() or self.as_json:
+            yield lambda count: None
+            return
+        with self._err.status(title) as status:
+            yield lambda count: status.update(f"{title}: {count:,} {unit}")
+
+    def _print_json(self, document: Any) -> None:
+        self._guarded(lambda: print(json.dumps(document, ensure_ascii=not _is_utf8(), default=str, indent=2)))
+
+    @staticmethod
+    def _guarded(write: Callable[[], object]) -> None:
+        """A closed pipe ends the command quietly (reliability.md §4 row 88)."""
+        try:
+            write()
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(OK) from None
+
+
+def safe(text: str) -> str:
+    """`text` with control characters made visible: what comes from agents must not steer a terminal."""
+    shown = "".join(c if c == "\n" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    encoding = sys.stdout.encoding or "ascii"
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _is_utf8() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
