@@ -135,6 +135,7 @@ class Writer:
         lost: Operations nobody waited for that could not be committed.
         checkpoints_refused: Times the log could not be moved into the file (no room); the log grows meanwhile.
         wal_pages: Size of the write-ahead log at the last commit, pages; grows while a reader is stuck.
+        timed: Is told how long each group took to commit, seconds, on the writer's thread; must not raise.
     """
 
     def __init__(
@@ -161,6 +162,7 @@ class Writer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure = ""
         self.failed = asyncio.Event()
+        self.timed: Callable[[float], None] = lambda seconds: None
         self.lost = self.checkpoints_refused = self.wal_pages = 0
         database.connection.set_wal_hook(self._note_wal)
         self._thread = threading.Thread(target=self._run, name=f"writer {database.path.name}", daemon=True)
@@ -247,6 +249,7 @@ class Writer:
                 started_s = time.monotonic()
                 self._commit(batch)
                 ended_s = time.monotonic()
+                self.timed(ended_s - started_s)
                 self._rest_until_s = ended_s + min(self._group_s, ended_s - started_s)
                 if self._failure:
                     return
