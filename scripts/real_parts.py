@@ -24,6 +24,7 @@ from typing import Literal
 
 KAFKA = "4.3.0"
 COLLECTOR = "0.155.0"
+GRAFANA_SCHEMA, TYPESCRIPT = "13.2.3", "5.9.3"
 
 
 class BuildError(Exception):
@@ -202,6 +203,15 @@ def build_prometheus(folder: Path, run: Run) -> None:
         package.unlink()
 
 
+# --- Grafana's types: the nearest to a Grafana that can be had ------------------------------------------------------
+
+
+def build_grafana_schema(folder: Path, run: Run) -> None:
+    """The types of dashboards, and the compiler that checks one against them."""
+    packages = (f"@grafana/schema@{GRAFANA_SCHEMA}", f"typescript@{TYPESCRIPT}")
+    run("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix=.", *packages, cwd=folder)
+
+
 def distribution() -> str:
     """For instance ``debian-12``."""
     try:
@@ -226,6 +236,14 @@ PARTS = {
             build_prometheus,
             tuple(f"usr/bin/{name}" for name in PROMETHEUS),
             on_path=PROMETHEUS,
+        ),
+        Part(
+            "grafana-schema",
+            GRAFANA_SCHEMA,
+            ("node", "npm"),
+            5,
+            build_grafana_schema,
+            ("node_modules/typescript/bin/tsc", "node_modules/@grafana/schema/package.json"),
         ),
     )
 }

@@ -260,8 +260,19 @@ def _port_words(config: str) -> list[str]:
 class Prometheus:
     """A running Prometheus; `url` has no slash at its end."""
 
-    def __init__(self, server: Server, port: int) -> None:
-        self._server, self.url = server, f"http://127.0.0.1:{port}"
+    def __init__(self, folder: Path, config: str) -> None:
+        """Starts one with the configuration given; ready when it says so. What is in `folder`/data is its history."""
+        port = free_port()
+        (folder / "prometheus.yml").write_text(config)
+        argv = [program("prometheus"), "--config.file=prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+        self._server = Server("prometheus", folder, [*argv, f"--web.listen-address=127.0.0.1:{port}"])
+        self.url = f"http://127.0.0.1:{port}"
+        self._server.wait_until(self._is_ready)
+
+    def _is_ready(self) -> bool:
+        with contextlib.suppress(OSError):
+            return b"eady" in self.get("/-/ready")
+        return False
 
     def get(self, path: str) -> bytes:
         """The body of an answer."""
@@ -269,36 +280,33 @@ class Prometheus:
             body: bytes = answer.read()
         return body
 
+    def stop(self) -> None:
+        """Ends it."""
+        self._server.stop()
+
+
+def program(name: str) -> str:
+    """The path of one of Prometheus' programs; skips the test where it is not to be had."""
+    return part(lambda: real_parts.program(name))
+
 
 @pytest.fixture
 def prometheus(tmp_path: Path) -> Iterator[Callable[[str], Prometheus]]:
-    """Starts a Prometheus with the configuration given; ready when it says so."""
-    program = part(lambda: real_parts.program("prometheus"))
-    running: list[Server] = []
+    """Starts a Prometheus with the configuration given."""
+    running: list[Prometheus] = []
 
     def start(config: str) -> Prometheus:
-        port, folder = free_port(), tmp_path / f"prometheus{len(running)}"
+        folder = tmp_path / f"prometheus{len(running)}"
         folder.mkdir()
-        (folder / "prometheus.yml").write_text(config)
-        argv = [program, "--config.file=prometheus.yml", f"--storage.tsdb.path={folder}/data"]
-        server = Server("prometheus", folder, [*argv, f"--web.listen-address=127.0.0.1:{port}"])
-        running.append(server)
-        found = Prometheus(server, port)
-
-        def is_ready() -> bool:
-            with contextlib.suppress(OSError):
-                return b"eady" in found.get("/-/ready")
-            return False
-
-        server.wait_until(is_ready)
-        return found
+        running.append(Prometheus(folder, config))
+        return running[-1]
 
     yield start
-    for server in running:
-        server.stop()
+    for one in running:
+        one.stop()
 
 
 @pytest.fixture(scope="session")
 def promtool() -> str:
     """The path of promtool."""
-    return part(lambda: real_parts.program("promtool"))
+    return program("promtool")
