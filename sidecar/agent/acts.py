@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import uuid
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -20,6 +21,8 @@ from sidecar.agent.steps import Steps
 
 if TYPE_CHECKING:
     from sidecar.agent.session import SessionBase
+
+log = logging.getLogger("sidecar.agent")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,6 +55,7 @@ class _Act:
         self.permit: Permit | None = None
         self._session, self._reversible, self._description = session, reversible, description
         self._span: Span | None = None
+        self._cut: list[str] = []
         self._token: Any = None
 
     def _asking(self) -> Steps[None]:
@@ -74,21 +78,19 @@ class _Act:
         self._span = self._start_span(self.permit)
 
     def _start_span(self, permit: Permit) -> Span:
-        arguments, cut = _cut(self.arguments_json)
         attributes: dict[str, Any] = {
             "gen_ai.operation.name": "execute_tool",
             "gen_ai.tool.name": self.tool,
             "gen_ai.tool.type": "function",
             "gen_ai.tool.call.id": self.call_id,
             "sidecar.call.id": self.call_id,
-            "gen_ai.tool.call.arguments": arguments,
             "sidecar.ungated" if permit.ungated else "sidecar.gated": True,
         }
         if self._description:
             attributes["gen_ai.tool.description"] = self._description
-        if cut:
-            attributes["sidecar.cut"] = ["gen_ai.tool.call.arguments"]
-        return self._session.start_span(f"execute_tool {self.tool}", attributes)
+        span = self._session.start_span(f"execute_tool {self.tool}", attributes)
+        self._tell_text(span, "gen_ai.tool.call.arguments", self.arguments_json)
+        return span
 
     def end(self, *, result: Any = NOTHING, error: BaseException | None = None) -> None:
         """The act is over: its span ends, its outcome is reported. A second call does nothing.
@@ -101,18 +103,30 @@ class _Act:
         if span is None or permit is None:
             return
         self._span = None
-        result = self.result if result is NOTHING else result
-        if error is not None:
-            span.record_exception(error)
-            span.set_attribute("error.type", type(error).__qualname__)
-            span.set_status(Status(StatusCode.ERROR, told(str(error))[:1000]))
-        elif result is not NOTHING:
-            text, cut = _cut(told(result))
-            span.set_attribute("gen_ai.tool.call.result", text)
-            if cut:
-                span.set_attribute("sidecar.cut", ["gen_ai.tool.call.result"])
-        span.end()
-        self._session.client.end_act(self._session.id, self.tool, self.call_id, permit, failed=error is not None)
+        try:
+            self._tell(span, self.result if result is NOTHING else result, error)
+            span.end()
+        finally:
+            self._session.client.end_act(self._session.id, self.tool, self.call_id, permit, failed=error is not None)
+
+    def _tell(self, span: Span, result: Any, error: BaseException | None) -> None:
+        """Puts the end of the act on its span. The act has happened: what cannot be told must not undo it."""
+        try:
+            if error is not None:
+                span.record_exception(error)
+                span.set_attribute("error.type", type(error).__qualname__)
+                span.set_status(Status(StatusCode.ERROR, told(str(error))[:1000]))
+            elif result is not NOTHING:
+                self._tell_text(span, "gen_ai.tool.call.result", told(result))
+        except Exception as failed:  # the result's own code, or the error's, ran to be told
+            log.warning("the end of an act of %s cannot be told: %s", self.tool, type(failed).__name__)
+            span.set_attribute("sidecar.cut", ["gen_ai.tool.call.result"])
+
+    def _tell_text(self, span: Span, name: str, text: str) -> None:
+        span.set_attribute(name, text[:MAX_ATTRIBUTE_CHARS])
+        if len(text) > MAX_ATTRIBUTE_CHARS:
+            self._cut.append(name)
+            span.set_attribute("sidecar.cut", self._cut)
 
     def _enter_span(self) -> None:
         if self._span is not None:
@@ -200,7 +214,3 @@ def gated(
             return result
 
     return run
-
-
-def _cut(text: str) -> tuple[str, bool]:
-    return (text, False) if len(text) <= MAX_ATTRIBUTE_CHARS else (text[:MAX_ATTRIBUTE_CHARS], True)

@@ -171,7 +171,8 @@ class _Flow:
             permit = yield from self._held(answer.decision_id)
             self._started = a._clock()  # patience is for the system, not for people
             return permit
-        return (yield from self._try_again(answer.retry_after_ms / 1000))
+        busy = answer.answer == pb.ANSWER_WAIT
+        return (yield from self._try_again(answer.retry_after_ms / 1000, reversible_go_on=busy))
 
     def _admit(self, permit: Permit, epoch: int | None) -> Generator[Any, Any, Permit | None]:
         """The last look. None: the session has moved on since the answer was given; look again."""
@@ -242,13 +243,22 @@ class _Flow:
         return (yield from self._try_again(0.1, f"The sidecar could not judge this act ({error.code})"))
 
     def _try_again(
-        self, after_s: float, why: str = "The sidecar could not judge this act"
+        self, after_s: float, why: str = "The sidecar could not judge this act", *, reversible_go_on: bool = False
     ) -> Generator[Any, Any, Permit | None]:
-        """A system refusal: asked again, later and later, within the caller's patience."""
+        """A system refusal: asked again, later and later, within the caller's patience.
+
+        Args:
+            after_s: When the sidecar would like to be asked again; 0 where it did not say.
+            why: The words of the refusal at the end.
+            reversible_go_on: Whether the sidecar is only too busy. Errors and answers that cannot be believed stop
+                reversible acts too: whoever can provoke them must gain nothing by it.
+        """
         self._system_refusals += 1
         wait_s = max(after_s, SHORTEST_WAIT_S * 2 ** min(self._system_refusals, 7))
         wait_s = self._spread(min(max(after_s, LONGEST_WAIT_S), wait_s))
         if self._a._clock() + wait_s - self._started > self._options.patience_s:
+            if not reversible_go_on:
+                raise self._unavailable(why, max(after_s, 0.1))
             return self._without_answer(why, max(after_s, 0.1))
         yield Sleep(wait_s)
         return None

@@ -6,7 +6,7 @@ import os
 import uuid
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import Any, ParamSpec, Self, TypeVar, cast, overload
 
 from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace import TracerProvider
@@ -46,7 +46,8 @@ class AgentBase:
         """Puts the gate before a function, plain or async; it keeps its signature and runs in the context's session.
 
         Called, it asks first; then it runs, and what it returned or raised is told as a span and reported. It raises a
-        `SidecarRefusal` where it must not run. In a thread without a session of its own it runs in the only open one.
+        `SidecarRefusal` where it must not run. In a thread without a session of its own it runs in the only open one. A
+        plain function blocks its thread while it waits, an event loop's too: gate coroutine functions there.
 
         Args:
             function: What to gate; left out when the decorator is given arguments.
@@ -99,6 +100,14 @@ class Agent(AgentBase):
             ValueError: An id of odd form.
         """
         return self._new(Session, session_id, parent, task_key, on_hold, on_pause)
+
+    def current(self) -> Session:
+        """The session of the present context; in a thread that has none, the only open one.
+
+        Raises:
+            SidecarMisconfigured: There is none, or several.
+        """
+        return cast("Session", self.client.current())
 
     def close(self) -> None:
         """Gets spans and reports out, as far as `flush_s` reaches, and disconnects; also done when the process ends."""

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from functools import wraps
 from types import TracebackType
-from typing import Any, ParamSpec, Self
+from typing import Any, ParamSpec, Self, cast
 
 from sidecar.agent import agent as blocking
 from sidecar.agent.acts import AsyncAct
@@ -94,6 +94,10 @@ class Agent(blocking.AgentBase):
     ) -> Session:
         """As `sidecar.agent.Agent.session`, with ``async with``."""
         return self._new(Session, session_id, parent, task_key, on_hold, on_pause)
+
+    def current(self) -> Session:
+        """As `sidecar.agent.Agent.current`."""
+        return cast("Session", self.client.current())
 
     async def close(self) -> None:
         """As `sidecar.agent.Agent.close`; the loop goes on meanwhile."""

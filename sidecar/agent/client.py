@@ -87,7 +87,8 @@ class Client:
         self._deadline_s = options.deadline_s
         self._warned: set[str] = set()
         credential = Credential(options)
-        credential.metadata()  # a token that cannot be read is found here, not at the first act
+        credential.metadata()  # what cannot be read is found here, not at the first act
+        options.check_files()
         self.wire = Wire(options, credential, self.roster, self)
         self.admission = Admission(
             options,
@@ -103,9 +104,9 @@ class Client:
             jitter=random.random,
         )
         self._delivery = tracing.SpanDelivery(options, credential, self.outbox)
-        self._tap = tracing.SpanTap(self.outbox, lambda: self.instance_id, self._records.__contains__)
+        self._tap = tracing.SpanTap(self.outbox, self._delivery, lambda: self.instance_id, self._records.__contains__)
         tracers = tracing.provider(tracer_provider, name, version)
-        tracing.tap(tracers, self._tap, self._delivery)
+        tracers.add_span_processor(self._tap)
         self.tracer: Tracer = tracers.get_tracer("sidecar.agent", sidecar.__version__)
         self.is_closed = False
         _CLIENTS.add(self)
@@ -324,7 +325,7 @@ class Client:
         _CLIENTS.discard(self)
         if self.wire.is_forked:
             return
-        self._delivery.close(self.options.flush_s)
+        self._delivery.close()
         self._tap.force_flush()
         self.wire.close(self.options.flush_s)
         self._tap.shutdown()

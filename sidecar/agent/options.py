@@ -123,6 +123,15 @@ class Options:
         """Whether channels are encrypted."""
         return bool(self.ca or self.cert)
 
+    def check_files(self) -> None:
+        """Reads what `channel` will read.
+
+        Raises:
+            SidecarMisconfigured: One of them cannot be read.
+        """
+        for path in (self.ca, self.cert, self.key):
+            _pem(path)
+
     def channel(self, target: str) -> grpc.Channel:
         """A new channel to `target`."""
         if not self.tls or target.startswith("unix:"):

@@ -67,9 +67,18 @@ def provider(given: TracerProvider | None, name: str, version: str) -> TracerPro
 class SpanTap(SpanProcessor):
     """Names the session on every span that begins within it, and keeps every span that ends until it is exported."""
 
-    def __init__(self, outbox: Outbox, instance_id: Callable[[], str], owns: Callable[[str], bool]) -> None:
-        self._outbox, self._instance_id, self._owns = outbox, instance_id, owns
-        self.batch: BatchSpanProcessor | None = None
+    def __init__(
+        self, outbox: Outbox, delivery: SpanDelivery, instance_id: Callable[[], str], owns: Callable[[str], bool]
+    ) -> None:
+        self._outbox, self._delivery = outbox, delivery
+        self._instance_id, self._owns = instance_id, owns
+        # The outbox refuses a span before this queue could overflow, so nothing is dropped uncounted.
+        self._batch = BatchSpanProcessor(
+            delivery,
+            max_queue_size=CAPACITY + BATCH_SPANS,
+            schedule_delay_millis=EXPORT_DELAY_S * 1000,
+            max_export_batch_size=BATCH_SPANS,
+        )
         self.is_closed = False
 
     def on_start(self, span: Span, parent_context: otel_context.Context | None = None) -> None:
@@ -80,7 +89,7 @@ class SpanTap(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         place = span.get_span_context()
-        if self.is_closed or self.batch is None or place is None or not place.trace_flags.sampled:
+        if self.is_closed or place is None or not place.trace_flags.sampled:
             return
         attributes = span.attributes or {}
         if attributes.get("sidecar.instance.id", self._instance_id()) != self._instance_id():
@@ -89,14 +98,16 @@ class SpanTap(SpanProcessor):
         session_id = session_id if self._owns(session_id) else ""
         encoded = encode_spans([span]).SerializeToString() if session_id else None
         if self._outbox.add((place.trace_id, place.span_id), session_id, encoded):
-            self.batch.on_end(span)
+            self._batch.on_end(span)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        return self.batch.force_flush(timeout_millis) if self.batch and not self.is_closed else True
+        return self.is_closed or self._batch.force_flush(timeout_millis)
 
     def shutdown(self) -> None:
-        if self.batch and not self.is_closed:
-            self.batch.shutdown()  # type: ignore[no-untyped-call]
+        """Also called by the tracer provider, at the latest when the process ends."""
+        if not self.is_closed:
+            self._delivery.close()
+            self._batch.shutdown()  # type: ignore[no-untyped-call]
         self.is_closed = True
 
 
@@ -124,22 +135,25 @@ class SpanDelivery(SpanExporter):
                 self._accepted(keys, self._send(body))
                 return SpanExportResult.SUCCESS
             except grpc.RpcError as error:
-                code, words, again = error.code(), error.details(), _may_try_again(error)
+                words, again = f"{error.code().name}: {str(error.details())[:200]}", _may_try_again(error)
+            except ValueError:  # the channel was closed meanwhile
+                words, again = "closed", False
             if not again or time.monotonic() >= self._give_up_at:
                 self._outbox.gave_up(keys)
-                self._complain(f"{len(keys)} spans are lost: the sidecar answered {code.name}: {str(words)[:200]}")
+                self._complain(f"{len(keys)} spans are lost: {words}")
                 return SpanExportResult.FAILURE
             waited_s = min(LONGEST_WAIT_S, waited_s * 2)
             pause_s = min(waited_s * random.uniform(0.5, 1.0), max(0.0, self._give_up_at - time.monotonic()))  # noqa: S311
             self._closing.wait(pause_s) if not self._closing.is_set() else time.sleep(min(pause_s, 0.05))
 
-    def close(self, within_s: float) -> None:
-        """From now on tries go on for `within_s` only."""
-        self._give_up_at = time.monotonic() + within_s
-        self._closing.set()
+    def close(self) -> None:
+        """From now on tries go on for `flush_s` only."""
+        if not self._closing.is_set():
+            self._give_up_at = time.monotonic() + self._options.flush_s
+            self._closing.set()
 
     def shutdown(self) -> None:
-        self.close(0.0)
+        self.close()
         if self._channel is not None:
             self._channel.close()
 
@@ -171,18 +185,6 @@ class SpanDelivery(SpanExporter):
         if words != self._complained:
             log.error("%s", words)
         self._complained = words
-
-
-def tap(tracers: TracerProvider, owned: SpanTap, delivery: SpanDelivery) -> None:
-    """Adds `owned` to the application's or our tracer provider, with a batch exporter behind it."""
-    # The outbox refuses a span before this queue could overflow, so nothing is dropped uncounted.
-    owned.batch = BatchSpanProcessor(
-        delivery,
-        max_queue_size=CAPACITY + BATCH_SPANS,
-        schedule_delay_millis=EXPORT_DELAY_S * 1000,
-        max_export_batch_size=BATCH_SPANS,
-    )
-    tracers.add_span_processor(owned)
 
 
 def _may_try_again(error: grpc.RpcError) -> bool:

@@ -66,7 +66,7 @@ class Wire:
         self._stream: Any = None
         self._to_send: queue.SimpleQueue[pb.WatchRequest | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._complained = ""
+        self._complained, self._is_away = "", False
         self._heard_at = self._told_at = time.monotonic()
         self.is_watching = False
         self.is_forked = False
@@ -267,6 +267,8 @@ class Wire:
                 self._complain(str(error))
             except SidecarUnavailable:
                 return
+            except Exception:  # a fault of ours must not end the reports of this process
+                log.exception("the keeper of the connection to the sidecar failed; it goes on")
             self._wake.wait(self._roster.lease_s / 3)
             self._wake.clear()
 
@@ -277,7 +279,7 @@ class Wire:
         now, lease_s = time.monotonic(), self._roster.lease_s
         if now - self._heard_at > lease_s:  # a fresh stream, for a sidecar that came back elsewhere or lost this one
             self._heard_at = now
-            self._complain("no heartbeat from the sidecar: its sessions are on hold")
+            self._away("no heartbeat; its sessions are on hold")
             self._owner.lost(now)
             if self._stream is not None:
                 self._stream.cancel()
@@ -294,8 +296,8 @@ class Wire:
                 for response in self._open_stream():
                     failures, self._heard_at = 0, time.monotonic()
                     if not self.is_watching or not self._takes_reports:
-                        self.is_watching, self._takes_reports, self._complained = True, True, ""
-                        self.wake()
+                        self.is_watching = self._takes_reports = True
+                        self._back()
                     self._owner.heard(response)
                 words = "the sidecar closed the stream"
             except grpc.RpcError as error:
@@ -303,11 +305,14 @@ class Wire:
                 words = f"{failed.code}: {failed.details[:200]}"
             except (SidecarMisconfigured, ValueError) as error:
                 words = str(error)
+            except Exception as error:  # a fault of ours costs the stream and thereby a HOLD, never the watching
+                log.exception("a message of the sidecar could not be taken in")
+                words = type(error).__name__
             self.is_watching = False
             self._to_send.put(None)
             if self._closing.is_set():
                 return
-            self._complain(f"not connected to the sidecar at {self._options.control} ({words}); trying again")
+            self._away(words)
             self._owner.lost(time.monotonic())
             failures += 1
             wait_s = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(failures, 8))
@@ -344,6 +349,18 @@ class Wire:
         self._channel.close()
         if self._reports:
             log.warning("%d reports to the sidecar were not sent", len(self._reports))
+
+    def _away(self, words: str) -> None:
+        """Said once an outage; how it goes on is for those who debug."""
+        level = logging.DEBUG if self._is_away else logging.WARNING
+        log.log(level, "the sidecar at %s is out of reach (%s); trying again", self._options.control, words)
+        self._is_away = True
+
+    def _back(self) -> None:
+        if self._is_away:
+            log.warning("the sidecar at %s is back", self._options.control)
+        self._is_away, self._complained = False, ""
+        self.wake()
 
     def _complain(self, words: str) -> None:
         if words != self._complained and not self._closing.is_set():

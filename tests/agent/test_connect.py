@@ -85,6 +85,8 @@ def test_unreadable_credentials_are_found_at_connect(tmp_path):
     with pytest.raises(sidecar.SidecarMisconfigured, match="token file"):
         sidecar.connect("a", token_file=tmp_path / "none", tracer_provider=TracerProvider())
     (tmp_path / "token").write_bytes("tökén\n".encode())
+    with pytest.raises(sidecar.SidecarMisconfigured, match="cannot read"):
+        sidecar.connect("a", ca=tmp_path / "none", tracer_provider=TracerProvider())
     with pytest.raises(sidecar.SidecarMisconfigured, match="ASCII"):
         sidecar.connect("a", token_file=tmp_path / "token", tracer_provider=TracerProvider())
 

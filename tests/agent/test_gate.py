@@ -313,11 +313,14 @@ def test_session_that_the_sidecar_rejects_is_not_opened(kind, fake):
         kind.open(kind.connect())
 
 
-def test_failure_inside_the_sidecar_is_a_system_refusal(kind, fake):
+@pytest.mark.parametrize("code", ["INTERNAL", "RESOURCE_EXHAUSTED", "UNKNOWN"])
+def test_failure_inside_the_sidecar_is_a_system_refusal_of_every_act(kind, fake, code):
+    """An agent that could provoke it, say by arguments too big to inspect, gains nothing by it."""
     session = kind.open(kind.connect(patience_s=0.1))
-    fake.fails["Authorize"] = grpc.StatusCode.INTERNAL
-    with pytest.raises(sidecar.SidecarUnavailable):
-        kind.act(session, "send_mail", never)
+    fake.fails["Authorize"] = grpc.StatusCode[code]
+    for reversible in (False, True):
+        with pytest.raises(sidecar.SidecarUnavailable, match=code):
+            kind.act(session, "send_mail", never, reversible=reversible)
 
 
 # ---------------------------------------------------------------- what is reversible

@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import sidecar.agent as sidecar
+from sidecar.control.v1 import control_pb2 as pb
 from sidecar.testing import FakeSidecar, attributes_of, spans_of
 
 
@@ -266,11 +267,29 @@ def test_run_holds_its_acts_and_messages_in_one_trace(plain, fake):
 def test_long_result_is_cut_and_says_so(plain, fake, monkeypatch):
     monkeypatch.setattr("sidecar.agent.acts.MAX_ATTRIBUTE_CHARS", 100)
     session = plain.open(plain.connect())
-    plain.act(session, "read_file", lambda: "x" * 101)
+    plain.act(session, "read_file", lambda: "x" * 101, arguments={"name": "y" * 101})
     [span] = exported(fake, "execute_tool read_file")
     told = attributes_of(span)
     assert len(told["gen_ai.tool.call.result"]) == 100
-    assert told["sidecar.cut"] == ["gen_ai.tool.call.result"]
+    assert len(told["gen_ai.tool.call.arguments"]) == 100
+    assert told["sidecar.cut"] == ["gen_ai.tool.call.arguments", "gen_ai.tool.call.result"]
+    assert json.loads(fake.asked[0].arguments_json) == {"name": "y" * 101}  # what is judged is whole
+
+
+def test_result_that_cannot_be_told_does_not_undo_the_act(kind, fake):
+    class Sulky:
+        def model_dump(self):
+            raise RuntimeError("not now")
+
+    session = kind.open(kind.connect())
+    sulky = Sulky()
+    assert kind.act(session, "read_mail", lambda: sulky) is sulky
+    [span] = exported(fake, "execute_tool read_mail")
+    assert attributes_of(span)["sidecar.cut"] == ["gen_ai.tool.call.result"]
+    [outcome] = fake.until(lambda: fake.outcomes)
+    assert not outcome.failed
+    pause = fake.pause(session.id)
+    fake.until(lambda: any(a.epoch == pause.epoch and a.observed == pb.OBSERVED_QUIESCED for a in fake.acknowledged))
 
 
 # ---------------------------------------------------------------- export
@@ -410,6 +429,26 @@ def test_process_wide_tracer_provider_is_respected_or_made(fake, application_has
     assert len(fake.outcomes) == 1
 
 
+def test_process_ends_soon_although_the_sidecar_is_away(fake):
+    """Both at-exit hooks are tried: the tracer provider's and the library's."""
+    script = textwrap.dedent(f"""
+        from opentelemetry.sdk.trace import TracerProvider
+        import sidecar.agent as sidecar
+        agent = sidecar.connect("a", control={fake.address!r}, otlp={fake.address!r}, tracer_provider=TracerProvider(),
+                                flush_s=0.3)
+        with agent.session() as session:
+            with session.act("send_mail"):
+                pass
+            session.message("user", input())
+        """)
+    agent = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    fake.until(lambda: fake.outcomes and fake.spans)
+    fake.stop()
+    _, said = agent.communicate("please\n", timeout=20)
+    assert agent.returncode == 0
+    assert "1 spans did not reach the sidecar" in said
+
+
 def test_unsampled_spans_are_not_waited_for_and_the_developer_is_told(plain, fake, caplog):
 
     session = plain.open(plain.connect(tracer_provider=TracerProvider(sampler=ALWAYS_OFF)))
@@ -479,6 +518,7 @@ def test_tool_in_a_foreign_thread_runs_in_the_only_session(plain, fake):
         return to
 
     with agent.session() as session:
+        assert agent.current() is session
         threads = [threading.Thread(target=send_mail, args=("amy",)) for _ in range(2)]
         [thread.start() for thread in threads]
         [thread.join(10) for thread in threads]
