@@ -45,6 +45,10 @@ log = logging.getLogger("sidecar.service")
 
 HOLD_NS = 15 * 60 * 10**9
 """How long a held act waits for a person before it is denied."""
+SOON_S = 0.01
+"""What need not be stored before the answer waits so long for company; the store itself takes 20 ms at most."""
+ALLOW_S = 1.0
+"""How long the disk may take to store an allow; then the answer is a system refusal, and no grant is handed out."""
 BEHIND_S = 0.1
 """How long a question about an irreversible act waits for spans that the agent has ended and we have not got."""
 MAX_RELEASES = 1024
@@ -125,9 +129,15 @@ class Service:
         self.watchers: list[Watcher] = []
         self.restoring = True
         self.degraded: dict[str, None] = {}
+        self.cold: dict[str, str] = {}
+        self.asked_row = 0
         self.fed: tuple[int, int] = (0, 0)
         self.approvals: dict[str, Approval] = {}
         self._decided: dict[str, asyncio.Event] = {}
+        self._rows: list[Row] = []
+        self._soon = ControlBatch()
+        self._appending: dict[asyncio.Future[Any], None] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self._releases: dict[str, asyncio.Future[Verdict | None]] = {}
         self._orders = asyncio.Lock()
         """Resumes, terminations and decisions are planned, stored and applied one after another; pauses never wait."""
@@ -173,18 +183,14 @@ class Service:
             minted = self._mint(decision, asked.arguments)
             if decision.irreversible:
                 return await self._allow_durably(decision, minted, row)
-            if minted is not None:
-                entry = self._entry("allow", decision.session, decision=decision)
-                self._commit_soon(ControlBatch(grants=[minted.row], audit=[entry]))
-            self._append_soon(row)
+            self._append_soon(row, self._entry("allow", decision.session, decision=decision), minted)
             return Verdict(decision, minted)
         if decision.answer == "hold":
             if decision.irreversible and self.restoring:
                 return Verdict(_system(decision, "restoring", 500))
             self._hold(decision, asked, now_ns)
-        elif decision.answer == "deny":
-            self._commit_soon(ControlBatch(audit=[self._entry("deny", decision.session, decision=decision)]))
-        self._append_soon(row)
+        denied = decision.answer == "deny"
+        self._append_soon(row, self._entry("refuse", decision.session, decision=decision) if denied else None)
         return Verdict(decision)
 
     def _is_observed(self, asked: Asked) -> bool:
@@ -202,6 +208,14 @@ class Service:
             return False
         return self.run_of(asked.session).desired == "running"  # a paused session is told so
 
+    def ask_again(self, question: Question, asked_ns: int) -> Decision | None:
+        """Takes in a question from before a restart; its answer was given then."""
+        for span in question.carried:
+            self.settle(self.pipeline.feed(Record(span, question.speaker, asked_ns), asked_ns))
+        outcome = self.pipeline.authorize(question.asked, asked_ns)
+        self.settle(outcome)
+        return outcome.decision
+
     async def _allow_durably(self, decision: Decision, minted: Minted | None, row: Row | None) -> Verdict:
         """Puts an allow and its grant on the disk together, and looks again at what has happened meanwhile."""
         observed = self.pipeline.policy.posture(decision.agent.role) == "observe"
@@ -212,14 +226,16 @@ class Service:
             grants=[] if minted is None else [minted.row],
             audit=[self._entry("allow", decision.session, decision=decision)],
         )
+        self.flush()  # rows keep the gate's order
         appended = None if row is None else asyncio.ensure_future(self.telemetry.append(row))
         try:
-            await self.control.commit(batch, durable=True)
-        except StorageError:
-            return Verdict(decision if observed else _system(decision, "unavailable", 1000))
-        finally:
-            if appended is not None:
-                await asyncio.gather(appended, return_exceptions=True)
+            async with asyncio.timeout(ALLOW_S):
+                await self._store(batch)
+                if appended is not None:
+                    await asyncio.gather(appended, return_exceptions=True)
+        except (StorageError, TimeoutError) as error:
+            reason = "deadline" if isinstance(error, TimeoutError) else "unavailable"
+            return Verdict(decision if observed else _system(decision, reason, 1000))
         run = self.run_of(decision.session)
         if run.epoch == epoch:
             return Verdict(decision, minted)
@@ -249,9 +265,38 @@ class Service:
         """Whether there is such a session, or was one that is held or ended."""
         return self.pipeline.sessions.get(key) is not None or self.pipeline.runs.get(key) is not RUNNING
 
-    def _append_soon(self, row: Row) -> None:
-        task = asyncio.ensure_future(self.telemetry.append(row))
-        task.add_done_callback(_swallow)
+    def _append_soon(self, row: Row, entry: Entry | None = None, grant: Minted | None = None) -> None:
+        """Stores what nobody waits for, together with what else comes within `SOON_S`; rows keep the gate's order."""
+        self._rows.append(row)
+        if entry is not None:
+            self._soon.audit.append(entry)
+        if grant is not None:
+            self._soon.grants.append(grant.row)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SOON_S, self.flush)
+
+    def flush(self) -> None:
+        """Gives the stores what was put off."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        rows, self._rows = self._rows, []
+        for row in rows:
+            task = asyncio.ensure_future(self.telemetry.append(row))
+            self._appending[task] = None
+            task.add_done_callback(self._appended)
+        batch, self._soon = self._soon, ControlBatch()
+        if batch.audit or batch.grants:
+            self._post(batch)
+
+    def _appended(self, task: asyncio.Future[Any]) -> None:
+        self._appending.pop(task, None)
+        _swallow(task)
+
+    async def close(self) -> None:
+        """Waits until all that was put off is given to the stores; they are to be closed after it."""
+        self.flush()
+        await asyncio.gather(*self._appending, return_exceptions=True)
 
     # ------------------------------------------------------------ sessions
 
@@ -379,7 +424,7 @@ class Service:
                 if run.desired == "paused" and causes.issuperset(run.causes):
                     command = Resume(child, run.pause_id, run.epoch, actor, reason, now_ns, tuple(clears))
                     planned.append(self.pipeline.runs.plan_resume(command))
-            await self._commit(planned, [], actor, request_id, durable=True, approvals=approvals, receipt=receipt)
+            await self._commit(planned, [], actor, request_id, approvals=approvals, receipt=receipt)
             for approval in approvals:
                 self._close(approval)
             return self._apply(planned, actor, request_id)
@@ -409,7 +454,7 @@ class Service:
                         self.pipeline.runs.plan_resume(Resume(key, run.pause_id, run.epoch, actor, reason, now_ns))
                     )
             saved = _saved_scope(scope, (), pause_id, now_ns)
-            await self._commit(planned, [], actor, request_id, durable=True, scopes=[saved], receipt=receipt)
+            await self._commit(planned, [], actor, request_id, scopes=[saved], receipt=receipt)
             later = [cause for cause in self.pipeline.scope_causes(scope) if cause.pause_id not in ids]
             self.pipeline.resume_scope(scope)
             for cause in later:  # paused again while this was being stored
@@ -428,7 +473,7 @@ class Service:
         async with self._orders:
             now_ns = self._clock_ns()
             planned = [self.pipeline.runs.plan_terminate(Terminate(key, actor, reason, now_ns)) for key in keys]
-            await self._commit(planned, [], actor, request_id, durable=True, receipt=receipt)
+            await self._commit(planned, [], actor, request_id, receipt=receipt)
             return self._apply(planned, actor, request_id)
 
     def _apply(self, planned: Sequence[Transition], actor: str, request_id: str) -> list[Transition]:
@@ -468,7 +513,7 @@ class Service:
             detail={"alert": alert.fingerprint, "verdict": verdict, "reason": reason[:256]},
         )
         batch = ControlBatch(alerts=[closed], audit=[entry], requests=[receipt(closed)] if receipt else [])
-        await self.control.commit(batch, durable=True)
+        await self._store(batch)
         self._alerts_changed([closed])
         return closed
 
@@ -537,7 +582,7 @@ class Service:
                 )
                 entry = replace(entry, decision_id=decision_id)
                 batch = ControlBatch(approvals=[decided], audit=[entry], requests=requests)
-                await self.control.commit(batch, durable=True)
+                await self._store(batch)
                 if self.approvals[decision_id].state == "open":
                     self._close(decided)
                 return decided
@@ -672,7 +717,7 @@ class Service:
     ) -> None:  # fmt: skip
         self._tell(outcome)
         await self._commit(
-            outcome.transitions, outcome.alerts, actor, request_id, durable=True,
+            outcome.transitions, outcome.alerts, actor, request_id,
             scopes=scopes, approvals=approvals, receipt=receipt,
         )  # fmt: skip
 
@@ -693,7 +738,7 @@ class Service:
 
     async def _commit(
         self, transitions: Sequence[Transition], alerts: Sequence[Alert], actor: str, request_id: str, *,
-        durable: bool, scopes: Sequence[SavedScope] = (), approvals: Sequence[Approval] = (),
+        scopes: Sequence[SavedScope] = (), approvals: Sequence[Approval] = (),
         receipt: Receipt | None = None,
     ) -> None:  # fmt: skip
         batch = self._batch(transitions, alerts, actor, request_id)
@@ -707,11 +752,25 @@ class Service:
             batch.audit.append(replace(self._entry("scope", None, actor=actor, request_id=request_id), detail=detail))
         if receipt is not None:
             batch.requests = [receipt(transitions)]
-        await self.control.commit(batch, durable=durable)
+        await self._store(batch)
+
+    def note(self, batch: ControlBatch) -> None:
+        """Puts something on record within 20 ms, for nobody to wait for."""
+        self._commit_soon(batch)
+
+    async def _store(self, batch: ControlBatch) -> None:
+        self.flush()  # a grant given before a pause must be there when the pause makes it void
+        await self.control.commit(batch, durable=True)
 
     def _commit_soon(self, batch: ControlBatch) -> None:
-        task = asyncio.ensure_future(self.control.commit(batch, durable=False))
-        task.add_done_callback(_swallow)
+        self.flush()
+        self._post(batch)
+
+    def _post(self, batch: ControlBatch) -> None:
+        try:
+            self.control.post(batch)
+        except StorageError as error:  # the store counts it, and goes out of service by itself
+            log.error("a record could not be stored", extra={"reason": type(error).__name__})
 
     def _batch(
         self, transitions: Sequence[Transition], alerts: Sequence[Alert], actor: str, request_id: str
@@ -758,6 +817,7 @@ class Service:
             action=action,
             realm="" if session is None else session.realm,
             session="" if session is None else session.id,
+            epoch=0 if session is None else self.pipeline.runs.get(session).epoch,
             request_id=request_id,
             decision_id="" if decision is None else decision.event_id,
             policy_digest=self.pipeline.policy.digest,
@@ -822,7 +882,7 @@ def _saved_scope(scope: str, causes: tuple[Cause, ...], pause_id: str, now_ns: i
     )  # fmt: skip
 
 
-def _swallow(task: asyncio.Task[Any]) -> None:
+def _swallow(task: asyncio.Future[Any]) -> None:
     """A write that nobody waits for has failed: the store counts it and goes out of service by itself."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("a record could not be stored", extra={"reason": type(error).__name__})

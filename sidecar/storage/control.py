@@ -32,7 +32,7 @@ from sidecar.storage.records import (
 )
 from sidecar.storage.settings import StorageSettings
 from sidecar.storage.sqlite import Database, Schema, open_reader, open_writer
-from sidecar.storage.writer import Ballast, Writer
+from sidecar.storage.writer import Ballast, Work, Writer
 
 FILE = "control.db"
 BALLAST_FILE = "control.ballast"
@@ -348,11 +348,18 @@ class ControlStore(ControlReader):
             StorageError: The commit failed, or the database is out of service.
             ValueError: It changes something that must be audited and has no audit entry.
         """
-        work = partial(_write, _statements(batch), [fit(request)[0] for request in batch.requests], _entries(batch))
         if durable:
-            await self._writer.submit(work, urgent=True, vital=batch.is_vital)
+            await self._writer.submit(_work(batch), urgent=True, vital=batch.is_vital)
         else:
-            self._writer.post(work, vital=batch.is_vital)
+            self.post(batch)
+
+    def post(self, batch: ControlBatch) -> None:
+        """`commit`, not durable, for callers that cannot wait: its place in the order is taken now.
+
+        Raises:
+            As `commit`, as far as that is known at once.
+        """
+        self._writer.post(_work(batch), vital=batch.is_vital)
 
     async def consume_grant(self, grant_id: str, now: Instant, entry: Entry | None = None) -> bool:
         """Redeems a grant, durably; True for one caller at most, and only while it is in force.
@@ -379,6 +386,10 @@ class ControlStore(ControlReader):
         while removed := await self._writer.submit(partial(_prune, steps)):
             total += removed
         return total
+
+
+def _work(batch: ControlBatch) -> Work[None]:
+    return partial(_write, _statements(batch), [fit(request)[0] for request in batch.requests], _entries(batch))
 
 
 def _entries(batch: ControlBatch) -> list[Entry]:

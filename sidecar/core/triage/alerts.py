@@ -73,7 +73,8 @@ class AlertBook:
 
     def close(self, alert: Alert, verdict: str, now_ns: int) -> Alert:
         """Resolves an alert with a reviewer's verdict; one that has resolved already only gets the verdict."""
-        if alert.detector in self._by_session.get(alert.session, {}):
+        firing = self._by_session.get(alert.session, {}).get(alert.detector)
+        if firing is not None and firing.fingerprint == alert.fingerprint:
             alert = self._resolve(alert.session, alert.detector, now_ns)
         return replace(alert, verdict=verdict)
 
