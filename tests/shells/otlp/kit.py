@@ -161,7 +161,7 @@ class FakeFeeder:
     def __init__(self) -> None:
         self.offered: list[tuple[int, list[Span]]] = []
 
-    def offer(self, seq: int, spans: Sequence[Span]) -> None:
+    def offer(self, seq: int, row: Row, spans: Sequence[Span]) -> None:
         self.offered.append((seq, list(spans)))
 
     @property
