@@ -171,6 +171,7 @@ def test_session_that_a_new_sidecar_does_not_know_is_named_to_it(kind, fake):
     session = kind.open(kind.connect(lease_s=0.3))
     kind.act(session, "send_mail")
     fake.stop()
+    fake.until(lambda: session.state == "hold")
     fake.forget()
     opened = len(fake.opened)
     fake.start()
