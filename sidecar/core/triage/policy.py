@@ -109,9 +109,9 @@ class Policy:
             document = self.document
             found = next(
                 (entry for entry in document.roles if fnmatch.fnmatchcase(role, entry.role)),
-                Role(role=role or "unnamed", posture=document.posture),
+                Role(role=(role or "unnamed")[:128], posture=document.posture),
             )
-            if len(self._postures) < 10_000:  # roles come from telemetry
+            if len(role) <= 128 and len(self._postures) < 10_000:  # roles come from telemetry
                 self._postures[role] = found
         return found
 
