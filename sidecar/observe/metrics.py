@@ -48,6 +48,7 @@ ROLE = Label("role", bound="agent roles: those in `roles`, the first `max_roles`
 DETECTOR = Label("detector", bound="detectors of the configuration and kinds of notices about telemetry")
 SEVERITY = Label("severity", SEVERITIES)
 DATABASE = Label("database", DATABASES)
+METHOD = Label("method", bound="methods of the control API")
 SOURCE = Label("source", bound="names of Kafka sources in the configuration")
 
 QUICK_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -70,6 +71,8 @@ class Declared(Struct, frozen=True):
 class Metrics(Collector):
     """All counts of one process; fits the seams `service.Meter`, `service.Watcher` and `sources.intake.Counts`.
 
+    `control` fits `control.auth.Counts`.
+
     It counts on the event loop and is scraped from another thread. Memory: the label sets, some 1,500 with 50 roles
     and 10 detectors; and the fingerprints of the last 40,000 alerts.
 
@@ -90,6 +93,7 @@ class Metrics(Collector):
         self._roles = Names(settings.roles, settings.max_roles)
         self._detectors = Names(NOTICE_SEVERITY, 200)
         self._seen: dict[str, None] = {}
+        self.control = ControlCounts(self)
         self.declared: list[Declared] = []
         self.families: list[Family] = []
         count, show = self._counter, self._gauge
@@ -217,6 +221,18 @@ class Metrics(Collector):
         )
         self.gate_decision = self._histogram("gate_decision_seconds", "Of that, what the core took to decide.", QUICK_S)
 
+        self.control_denied = count(
+            "control_denied",
+            "Callers of the control API that were not let in.",
+            *(Label("door", ("agents", "operators")), METHOD, Label("reason", ("unauthenticated", "forbidden"))),
+        )
+        self.control_refused = count(
+            "control_refused",
+            "Calls of the control API, let in, that were answered with an error.",
+            *(METHOD, Label("code", bound="names of gRPC status codes")),
+        )
+        self.agents_dropped = count("agents_dropped_spans", "Spans that agents' own SDKs say they have dropped.")
+
         # --- the process
         self.ready = show("ready", "1 when the sidecar is ready to judge.")
         self.unready = show("unready", "1 for each reason why it is not.", Label("reason", UNREADY))
@@ -283,18 +299,9 @@ class Metrics(Collector):
         self.spans_fed[()] += spans
         self.feed_lag.observe(max(lag_s, 0.0))
 
-    def answered(self, decision: Decision, seconds: float, deciding_s: float) -> None:
-        """A question was answered at the gate.
-
-        Args:
-            seconds: From its arrival to the answer, all waiting included.
-            deciding_s: What the core took to decide.
-        """
-        self.gate_answers[decision.answer, decision.ground] += 1
-        if decision.ground == "system":
-            self.gate_refusals[(decision.system,)] += 1
-        self.gate[decision.answer].observe(seconds)
-        self.gate_decision.observe(deciding_s)
+    def decided(self, seconds: float) -> None:
+        """The core has decided about a question, in so long."""
+        self.gate_decision.observe(seconds)
 
     # ------------------------------------------------------------ service.Watcher
 
@@ -428,4 +435,29 @@ class Metrics(Collector):
             yield family.metric(now_s)
 
 
-__all__ = ["OTHER", "Declared", "Metrics"]
+class ControlCounts:
+    """What the control API tells."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def denied(self, door: str, method: str, reason: str) -> None:
+        self._metrics.control_denied[door, method, reason] += 1
+
+    def refused(self, method: str, code: str) -> None:
+        self._metrics.control_refused[method, code] += 1
+
+    def asked(self, answer: str, ground: str, seconds: float) -> None:
+        """A question was answered, `seconds` after it came; for a system refusal `ground` is its reason."""
+        metrics = self._metrics
+        is_system = ground in SYSTEM_REASONS
+        metrics.gate_answers[answer, "system" if is_system else ground] += 1
+        if is_system:
+            metrics.gate_refusals[(ground,)] += 1
+        metrics.gate[answer].observe(max(seconds, 0.0))
+
+    def dropped_spans(self, spans: int) -> None:
+        self._metrics.agents_dropped[()] += spans
+
+
+__all__ = ["OTHER", "ControlCounts", "Declared", "Metrics"]

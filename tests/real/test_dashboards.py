@@ -124,8 +124,12 @@ def late(scene: Scene) -> None:
         )  # fmt: skip
         scene.service.approvals[name] = approval
         metrics.approval_changed(approval)
-    refused = scene.ask("s8", "planner", "read", seconds=0.0015).decision
-    metrics.answered(replace(refused, answer="wait", ground="system", system="behind"), 0.09, 0.0009)
+    scene.ask("s8", "planner", "read", seconds=0.0015)
+    metrics.control.asked("wait", "behind", 0.09)
+    metrics.decided(0.0009)
+    metrics.control.dropped_spans(120)
+    metrics.control.denied("agents", "AgentService.Watch", "unauthenticated")
+    metrics.control.refused("AgentService.Authorize", "NOT_FOUND")
     scene.rows, scene.age_s = 7, 33.0
     scene.kafka.status.lag, scene.kafka.status.state = 480, "down"
     scene.kafka.counts.taken = 60
@@ -349,12 +353,14 @@ def expected(history: History) -> dict[str, list[Series]]:
             series(quantile(0.5, QUICK_S, [*chain(*answered.values())])),
             by("answer", **{answer: quantile(0.99, QUICK_S, seen) for answer, seen in answered.items()}),
         ],
+        "Not let in": [series(second, door="agents", reason="unauthenticated")],
         "Time to decide": [series(quantile(q, QUICK_S, decided)) for q in (0.5, 0.99)],
         # Telemetry
         "Spans in, refused, lost": [
             closed("door", metrics, f"sidecar_spans_{fate}_total", **{door: n * second for door, n in doors.items()})
             for fate, doors in spans.items()
-        ],
+        ]
+        + [series(120 * second)],
         "Why requests are refused": [
             closed("reason", metrics, "sidecar_requests_refused_total", inbox_full=6 * second)
         ],

@@ -186,8 +186,10 @@ class Scene:
         asked = Asked(key, tool, dict(more), f"call-{self._told:012}", self.clock_ns(), Agent(name=role))
         outcome = self.pipeline.authorize(asked, self.clock_ns())
         self.service.settle(outcome)
-        assert outcome.decision is not None
-        self.metrics.answered(outcome.decision, seconds, deciding_s)
+        decision = outcome.decision
+        assert decision is not None
+        self.metrics.control.asked(decision.answer, decision.system or decision.ground, seconds)
+        self.metrics.decided(deciding_s)
         return outcome
 
     def pause(self, session: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import typing
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
+from sidecar.control.auth import Counts as ControlApiCounts
+from sidecar.core.alerts import SYSTEM_REASONS
 from sidecar.core.events import Agent, SessionKey
 from sidecar.observe.metrics import KAFKA_STATES, VERDICTS, Metrics
 from sidecar.observe.settings import ObserveSettings
@@ -34,7 +37,29 @@ def test_it_fits_the_seams_that_it_is_made_for():
     meter: Meter = metrics
     watcher: Watcher = metrics
     counts: Counts = metrics
+    control: ControlApiCounts = metrics.control
+    for seam in (Meter, Watcher, Counts, ControlApiCounts):
+        for name in [name for name in vars(seam) if not name.startswith("_")]:
+            wanted = inspect.signature(getattr(seam, name)).parameters
+            given = inspect.signature(getattr(type(control if seam is ControlApiCounts else metrics), name)).parameters
+            assert list(wanted) == list(given), name
     assert meter is watcher is counts
+
+
+async def test_what_the_control_api_tells_is_counted(scene):
+    control = scene.metrics.control
+    control.denied("agents", "AgentService.Watch", "forbidden")
+    control.refused("AgentService.Authorize", "NOT_FOUND")
+    control.dropped_spans(7)
+    for reason in SYSTEM_REASONS:
+        control.asked("wait", reason, 0.001)
+    control.asked("hold", "judged", 0.001)
+    assert await scene.value("sidecar_control_denied_total", method="AgentService.Watch", reason="forbidden") == 1
+    assert await scene.value("sidecar_control_refused_total", method="AgentService.Authorize", code="NOT_FOUND") == 1
+    assert await scene.value("sidecar_agents_dropped_spans_total") == 7
+    assert await scene.value("sidecar_gate_answers_total", answer="wait", ground="system") == len(SYSTEM_REASONS)
+    assert await scene.value("sidecar_gate_refusals_total", reason="behind") == 1
+    assert await scene.value("sidecar_gate_answers_total", answer="hold", ground="judged") == 1
 
 
 def test_closed_lists_are_those_of_the_parts_that_tell():
