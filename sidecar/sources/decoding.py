@@ -65,7 +65,7 @@ class Limits(Settings):
     """Lists and maps within each other that are kept; what lies deeper is replaced by a mark."""
     text: Bytes = Field(default=4 * 2**20, ge=1024)
     """Characters of one text that are kept."""
-    span_nodes: int = Field(default=20_000, ge=1)
+    span_nodes: int = Field(default=50_000, ge=1)
     """Values, keys and other fields of one span; one with more is rejected."""
     nodes: int = Field(default=2_000_000, ge=1)
     """Values in lists and maps of a whole request; one with more is refused."""

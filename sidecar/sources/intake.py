@@ -17,9 +17,9 @@ from pydantic import Field
 from sidecar.core.span import Span, Speaker
 from sidecar.errors import OutsideError, SpanError
 from sidecar.settings import Bytes, Settings
-from sidecar.sources import Encoding, Feeder, Inbox, InboxFullError, Row
-from sidecar.sources.decode import Decoded, Limits, begin, decode
-from sidecar.sources.limits import FORWARDER, Limiter, OverLimitError, Rates
+from sidecar.sources import Encoding, Feeder, Inbox, InboxFullError, Kind, Row
+from sidecar.sources.decode import Decoded, Limits, Signal, begin, decode
+from sidecar.sources.limits import FORWARDER, Limiter, OverLimitError, Rates, Turns
 
 Door = Literal["otlp_grpc", "otlp_http", "kafka"]
 
@@ -33,7 +33,7 @@ REASONS = (
 """Why something was refused: with `Door`, all the labels that `Counts.refused` ever sees."""
 
 SLICE_NS = 100_000
-_THREADED = 16 * 1024  # bytes of JSON above which it is read in a thread: its parser cannot be stopped between records
+_THREADED = 8 * 1024  # bytes of JSON above which it is read in a thread: its parser cannot be stopped between records
 _WARNED = ("cut", "duplicate_key", "nonfinite", "too_deep")  # what a sender should know of, though nothing was refused
 
 
@@ -115,12 +115,12 @@ class Intake:
         self._clock_ns = clock_ns
         self._limiter = Limiter(self._settings.rates, self._settings.forwarders)
         self._under_way = 0
-        self._one_by_one = asyncio.Lock()
+        self._reading = Turns(most=1, each=1)
         self._commits: set[asyncio.Task[None]] = set()
 
     async def take(
         self,
-        kind: Literal["traces", "logs"],
+        kind: Kind,
         body: bytes,
         encoding: Encoding,
         speaker: Speaker,
@@ -131,12 +131,15 @@ class Intake:
         """Returns once the request is durable; an empty one, or one of which nothing is taken, leaves no row.
 
         Args:
+            kind: ``traces`` or ``logs``.
             arrived_ns: Wall clock, Unix nanoseconds.
         Raises:
             SpanError: The request cannot be understood; trying again is no use.
             OverLimitError, BusyError, InboxFullError: Not now; they say when.
             StorageError: It could not be made durable.
         """
+        if kind != "traces" and kind != "logs":
+            raise ValueError(f"no telemetry: {kind}")
         under_way = _UnderWay(door, kind)
         if self._under_way and self._under_way + len(body) > self._settings.in_flight:
             self._counts.refused(door, "busy", requests=1, spans=0)
@@ -161,7 +164,7 @@ class Intake:
     async def _take(self, under_way: _UnderWay, row: Row) -> Receipt:
         self._limiter.admit_bytes(row.speaker, len(row.body), self._clock_ns())
         if row.encoding == "json" and len(row.body) > _THREADED:
-            async with self._one_by_one:
+            async with self._reading.of(row.speaker):
                 decoded = await asyncio.to_thread(decode, under_way.kind, row.body, "json", self._settings.limits)
             under_way.spans = len(decoded.spans) + sum(decoded.rejected.values())
             self._limiter.admit_spans(row.speaker, under_way.spans, self._clock_ns())
@@ -220,7 +223,7 @@ class _UnderWay(Struct):
     """How far a request has come: for the counts, when it ends early."""
 
     door: Door
-    kind: Literal["traces", "logs"]
+    kind: Signal
     spans: int = 0
     commit: asyncio.Task[None] | None = None
     left: bool = False

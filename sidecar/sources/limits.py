@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
 
 from msgspec import Struct
 from pydantic import Field
@@ -44,6 +47,53 @@ class Rates(Settings):
 
 
 FORWARDER = Rates(bytes_per_s=200 * 2**20, spans_per_s=50_000, sessions_per_s=2_000, sessions=65_536)
+
+
+class Turns:
+    """Lets `most` in at a time and `each` of one identity.
+
+    Who waits for a place of its own identity stands in nobody else's way: a flood waits behind itself.
+    """
+
+    def __init__(self, most: int, each: int) -> None:
+        self._all, self._each = asyncio.Semaphore(most), each
+        self._own: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def of(self, speaker: Speaker) -> AsyncIterator[None]:
+        """Waits for a place, and keeps it for the block."""
+        own = self._own.get(speaker.realm)
+        if own is None:
+            own = self._own[speaker.realm] = asyncio.Semaphore(self._each)
+        async with own, self._all:
+            yield
+
+
+class Room:
+    """Bytes that may be held at a time: `most` in all, and half of them for one identity."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._held = most, 0
+        self._by_identity: dict[str, int] = {}
+
+    def take(self, speaker: Speaker, size: int, already: int) -> bool:
+        """Takes `size` bytes for a request that holds `already`; False when there is no room.
+
+        A request that is alone always finds room: what is larger than that could never come in.
+        """
+        own = self._by_identity.get(speaker.realm, 0) + size
+        if self._held > already and (self._held + size > self._most or own > self._most // 2):
+            return False
+        self._by_identity[speaker.realm] = own
+        self._held += size
+        return True
+
+    def give_back(self, speaker: Speaker, size: int) -> None:
+        """Gives back what was taken."""
+        self._held -= size
+        left = self._by_identity.pop(speaker.realm, 0) - size
+        if left:
+            self._by_identity[speaker.realm] = left
 
 
 class _Bucket(Struct):

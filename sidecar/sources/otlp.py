@@ -108,8 +108,9 @@ class OtlpSettings(Settings):
     """How long a client may take to send a request's content."""
     idle_timeout: Seconds = Field(default=75.0, gt=0)
     """How long an HTTP connection is kept open without a request."""
-    buffered: Bytes = Field(default=64 * 2**20, ge=1024)
-    """Bytes of HTTP requests that are being received, all connections together; beyond, clients come again later."""
+    buffered: Bytes = Field(default=128 * 2**20, ge=1024)
+    """Bytes of HTTP requests that are held at a time, as they come and decompressed; half of them may be of one
+    identity. Beyond, clients are asked to come again."""
 
     @model_validator(mode="after")
     def _is_guarded(self) -> OtlpSettings:

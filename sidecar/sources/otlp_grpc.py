@@ -21,12 +21,15 @@ from sidecar.errors import OutsideError, SidecarError, SpanError
 from sidecar.sources import Doorman
 from sidecar.sources.decode import Signal
 from sidecar.sources.intake import Counts, Intake
+from sidecar.sources.limits import Turns
 from sidecar.sources.otlp import METRICS_IGNORED, OtlpSettings, Pem, identify, refusal, response, split_address, trail
 
 log = logging.getLogger(__name__)
 
 _PACKAGE = "opentelemetry.proto.collector"
 _METADATA_BYTES = 16 * 1024
+_READ = 8  # messages that are read at a time; half of them may be one identity's
+_AHEAD = 256 * 1024
 
 Handler = Callable[[AsyncIterator[bytes], "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
 
@@ -34,8 +37,8 @@ Handler = Callable[[AsyncIterator[bytes], "grpc.aio.ServicerContext[bytes, bytes
 class OtlpGrpc:
     """The gRPC door; `start` it, then `stop` it.
 
-    Memory: `streams` requests of `max_request` bytes on each of `connections` connections at worst, within gRPC;
-    what the intake does not take at once is refused.
+    Memory: `_READ` messages of `max_request` bytes that are being read, and what each of `connections` connections may
+    send before it is read, `_AHEAD` bytes.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class OtlpGrpc:
     ) -> None:
         self._settings, self._intake, self._doorman, self._counts = settings, intake, doorman, counts
         self._pem, self._wall_ns = pem, wall_ns
+        self._reading = Turns(_READ, _READ // 2)
+        self._under_way: set[asyncio.Task[Any]] = set()
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> int:
@@ -66,6 +71,8 @@ class OtlpGrpc:
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", settings.max_request),
+                ("grpc.http2.lookahead_bytes", _AHEAD),
+                ("grpc.http2.bdp_probe", 0),
                 ("grpc.max_metadata_size", _METADATA_BYTES // 2),
                 ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
                 ("grpc.max_concurrent_streams", settings.streams),
@@ -107,12 +114,17 @@ class OtlpGrpc:
         """Refuses new requests, and waits up to `grace_s` seconds for those under way."""
         if self._server:
             await self._server.stop(grace_s)
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=grace_s)  # for what gRPC has cancelled to end
 
     def _exporter(self, signal: Signal) -> Handler:
         async def export(messages: AsyncIterator[bytes], context: Any) -> bytes:
+            if task := asyncio.current_task():
+                self._under_way.add(task)
+                task.add_done_callback(self._under_way.discard)
             try:
                 speaker = self._speaker(context)
-                body = await self._read(messages)
+                body = await self._read(messages, speaker)
                 receipt = await self._intake.take(signal, body, "proto", speaker, self._wall_ns(), door="otlp_grpc")
             except Exception as error:
                 await self._abort(context, error)
@@ -139,9 +151,9 @@ class OtlpGrpc:
             self._counts.refused("otlp_grpc", refusal(error).reason, requests=1, spans=0)
             raise
 
-    async def _read(self, messages: AsyncIterator[bytes]) -> bytes:
+    async def _read(self, messages: AsyncIterator[bytes], speaker: Speaker) -> bytes:
         try:
-            async with asyncio.timeout(self._settings.body_timeout):
+            async with self._reading.of(speaker), asyncio.timeout(self._settings.body_timeout):
                 async for message in messages:
                     return message
         except asyncio.CancelledError:

@@ -12,7 +12,7 @@ import logging
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Sized
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import httptools
@@ -26,11 +26,13 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from sidecar.core.span import Speaker
 from sidecar.errors import OutsideError, SidecarError, SpanError
 from sidecar.sources import Doorman, Encoding
 from sidecar.sources.decode import Signal
 from sidecar.sources.inflate import ENCODINGS, inflate
 from sidecar.sources.intake import BusyError, Counts, Intake, Receipt, Turn
+from sidecar.sources.limits import Room
 from sidecar.sources.otlp import (
     METRICS_IGNORED,
     OtlpSettings,
@@ -71,7 +73,7 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 class OtlpHttp:
     """The HTTP door; `start` it, then `stop` it.
 
-    Memory: `buffered` bytes of bodies on their way in, and once more while they are decompressed.
+    Memory: `buffered` bytes of bodies, as they come and decompressed; and `_HEADER_BYTES` for each connection.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class OtlpHttp:
     ) -> None:
         self.settings, self.counts = settings, counts
         self._intake, self._doorman, self._pem, self._wall_ns = intake, doorman, pem, wall_ns
-        self._buffered = 0
+        self._room = Room(settings.buffered)
         self._state = ServerState()
         self._server: asyncio.Server | None = None
 
@@ -161,51 +163,47 @@ class OtlpHttp:
             speaker = identify(self._doorman, told, host=host, anonymous=self.settings.anonymous)
         except SidecarError as error:
             raise _RefusedError(refusal(error), (b"www-authenticate", b"Bearer")) from error
-        body = await self._read(request)
-        try:
+        with _Held(self._room, speaker) as held:
+            body = await self._read(request, held)
             if compression != "identity":
-                body = await self._inflate(body, compression)
-        except SpanError as error:
-            raise _RefusedError(refusal(error)) from error
-        if signal is None:
-            self.counts.ignored("otlp_http", "metrics")
-            await request.respond(200, _ignored(request.encoding))
-            return
-        receipt = await self._intake.take(signal, body, request.encoding, speaker, self._wall_ns(), door="otlp_http")
+                body = await self._inflate(body, compression, held)
+            if signal is None:
+                self.counts.ignored("otlp_http", "metrics")
+                await request.respond(200, _ignored(request.encoding))
+                return
+            arrived_ns = self._wall_ns()
+            receipt = await self._intake.take(signal, body, request.encoding, speaker, arrived_ns, door="otlp_http")
         await request.respond(200, _taken(signal, receipt, request.encoding))
 
-    async def _read(self, request: _Request) -> bytes:
+    async def _read(self, request: _Request, held: _Held) -> bytes:
         """The request's body, as it was sent."""
         most = self.settings.max_request
-        if request.length() > most:
-            raise _RefusedError(refusal(SpanError("too_large", f"more than {most} bytes")))
         parts: list[bytes] = []
-        size = 0
+        size = request.length()
         try:
             async with asyncio.timeout(self.settings.body_timeout):
-                while True:
+                while size <= most:
                     part, more = await request.read()
+                    held.more(len(part))
                     parts.append(part)
-                    size += len(part)
-                    self._buffered += len(part)
-                    if size > most:
-                        raise _RefusedError(refusal(SpanError("too_large", f"more than {most} bytes")))
-                    if self._buffered > self.settings.buffered and size < self._buffered:
-                        raise _RefusedError(refusal(BusyError("too many requests under way")))
+                    size = max(size, held.size)
                     if not more:
                         return b"".join(parts)
         except TimeoutError:
             raise _RefusedError(refusal(SpanError("slow", "the request did not come in time"))) from None
-        finally:
-            self._buffered -= size
+        raise _RefusedError(refusal(SpanError("too_large", f"more than {most} bytes")))
 
-    async def _inflate(self, body: bytes, compression: str) -> bytes:
+    async def _inflate(self, body: bytes, compression: str, held: _Held) -> bytes:
         turn = Turn(time.monotonic_ns)
         parts = []
-        for part in inflate(body, compression, self.settings.max_request):
-            parts.append(part)
-            if turn.is_over():
-                await turn.next()
+        try:
+            for part in inflate(body, compression, self.settings.max_request):
+                held.more(len(part))
+                parts.append(part)
+                if turn.is_over():
+                    await turn.next()
+        except SpanError as error:
+            raise _RefusedError(refusal(error)) from error
         return b"".join(parts)
 
     async def _refuse(self, request: _Request, why: Refusal, *headers: tuple[bytes, bytes]) -> None:
@@ -244,6 +242,25 @@ class _RefusedError(Exception):
     def __init__(self, why: Refusal, *headers: tuple[bytes, bytes]) -> None:
         self.refusal, self.headers = why, headers
         super().__init__(why.reason)
+
+
+class _Held:
+    """The bytes that one request holds, given back at the end of the block."""
+
+    def __init__(self, room: Room, speaker: Speaker) -> None:
+        self._room, self._speaker = room, speaker
+        self.size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._room.give_back(self._speaker, self.size)
+
+    def more(self, size: int) -> None:
+        if not self._room.take(self._speaker, size, self.size):
+            raise _RefusedError(refusal(BusyError("too many requests under way")))
+        self.size += size
 
 
 class _GoneError(Exception):

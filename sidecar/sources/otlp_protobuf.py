@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -18,7 +18,12 @@ from sidecar.sources import wire
 from sidecar.sources.decoding import DEEPEST, TOO_DEEP, About, Decoding, link_of
 
 _LARGE = 16 * 1024  # bytes of a record above which it is measured before it is parsed, and read in steps
-_STEP = 64  # attributes read between two stops
+_STEP = 32  # values read between two stops
+
+_UNKNOWN = 1_000  # fields that nobody knows in one record: the parser is slow with them
+
+T = TypeVar("T")
+Steps = Generator[None, None, T]
 
 
 class Protobuf(Decoding):
@@ -33,7 +38,7 @@ class Protobuf(Decoding):
 
     def _spans(self) -> Iterator[Span | None]:
         kind: Any = traces.Span
-        read: Callable[[Any, dict[str, Any], About], Span | None] = self._read_span
+        read: Callable[[Any, About], Steps[Span | None]] = self._read_span
         fields, number = wire.SPAN, 9
         if self.signal == "logs":
             kind, fields, number, read = logs.LogRecord, wire.LOG, 6, self._read_log
@@ -43,9 +48,9 @@ class Protobuf(Decoding):
             for scope in part.scopes:
                 about = yield from self._read_scope(scope, resource, marks, part.schema)
                 for at, stop in scope.records:
-                    large = stop - at > _LARGE
-                    if large:
-                        direct, seen = yield from wire.measure(
+                    unknown = -1
+                    if stop - at > _LARGE:
+                        direct, seen, unknown = yield from wire.measure(
                             self._body,
                             at,
                             stop,
@@ -54,85 +59,80 @@ class Protobuf(Decoding):
                             most_attributes=limits.attributes,
                             most_fields=limits.span_nodes,
                         )
-                        if direct > limits.attributes or seen > limits.span_nodes:
+                        if direct > limits.attributes or seen > limits.span_nodes or unknown > _UNKNOWN:
                             self._reject("too_many_attributes" if direct > limits.attributes else "too_many_nodes")
                             yield None
                             continue
                     self._large = stop - at > limits.text
-                    message = self._parse(kind, self._body[at:stop], fields)
-                    items = message.attributes
-                    attributes: dict[str, Any] = {}
-                    if large:
-                        for first in range(0, len(items), _STEP):
-                            self._read_attributes(items[first : first + _STEP], attributes)
-                            yield None
-                    elif len(items) > limits.attributes:
+                    message = yield from self._parse(kind, self._body[at:stop], fields)
+                    if len(message.attributes) > limits.attributes:
                         self._reject("too_many_attributes")
                         yield None
                         continue
-                    else:
-                        self._read_attributes(items, attributes)
-                    if len(UnknownFieldSet(message)):
+                    if unknown > 0 or (unknown < 0 and len(UnknownFieldSet(message))):
                         self._marks.append("unknown_field")
-                    yield read(message, attributes, about)
+                    yield (yield from read(message, about))
 
-    def _parse(self, kind: Any, body: bytes, fields: wire.Message) -> Any:
+    def _parse(self, kind: Any, body: bytes, fields: wire.Message) -> Steps[Any]:
         try:
             return kind.FromString(body)
         except DecodeError:
             # Where the reason is that values are nested deeper than the parser goes, what lies too deep is left out.
             mark = common.AnyValue(string_value=TOO_DEEP).SerializeToString()
-            shallow = wire.pruned(body, fields, depth=self._limits.depth, most=DEEPEST, instead=mark)
+            shallow = yield from wire.pruned(body, fields, depth=self._limits.depth, most=DEEPEST, instead=mark)
             if shallow == body:
                 raise
             self._marks.append("too_deep")
             return kind.FromString(shallow)
 
-    def _read_resource(self, part: wire.Resource) -> Generator[None, None, tuple[dict[str, Any], tuple[str, ...]]]:
+    def _read_resource(self, part: wire.Resource) -> Steps[tuple[dict[str, Any], tuple[str, ...]]]:
         yield from self._measure(part.message, wire.RESOURCE, 1)
-        told: dict[str, Any] = {}
-        self._read_attributes(self._parse(resources.Resource, part.message, wire.RESOURCE).attributes, told)
-        return self._end(told)
+        resource = yield from self._parse(resources.Resource, part.message, wire.RESOURCE)
+        return self._end((yield from self._attributes(resource.attributes)))
 
     def _read_scope(
         self, part: wire.Scope, resource: dict[str, Any], marks: tuple[str, ...], schema: bytes
-    ) -> Generator[None, None, About]:
+    ) -> Steps[About]:
         yield from self._measure(part.message, wire.SCOPE, 3)
-        scope = self._parse(common.InstrumentationScope, part.message, wire.SCOPE)
+        scope = yield from self._parse(common.InstrumentationScope, part.message, wire.SCOPE)
         rest: dict[str, Any] = {}
         if schemas := [address.decode() for address in (schema, part.schema) if address]:
             rest["schema_url"] = schemas
         if scope.attributes:
-            rest["scope_attributes"] = self._attributes(scope.attributes)
+            rest["scope_attributes"] = yield from self._attributes(scope.attributes)
         rest, more = self._end(rest)
         return About(resource, self._cut(scope.name), rest, marks + more)
 
-    def _measure(self, message: bytes, fields: wire.Message, attributes: int) -> Iterator[None]:
+    def _measure(self, message: bytes, fields: wire.Message, attributes: int) -> Steps[None]:
         self._large = len(message) > self._limits.text
         most = self._limits.span_nodes
         if len(message) > _LARGE:
-            _, seen = yield from wire.measure(
+            _, seen, _ = yield from wire.measure(
                 message, 0, len(message), fields, attributes=attributes, most_attributes=most, most_fields=most
             )
             if seen > most:
                 raise SpanError("too_many_nodes", "more values than a resource or scope may hold")
 
-    def _read_span(self, span: traces.Span, attributes: dict[str, Any], about: About) -> Span | None:
+    def _read_span(self, span: traces.Span, about: About) -> Steps[Span | None]:
         limits = self._limits
-        events: tuple[SpanEvent, ...] = ()
+        attributes = yield from self._attributes(span.attributes)
+        events = []
         if span.events:
-            events = tuple(
-                SpanEvent(event.name, self._time(event.time_unix_nano), self._attributes(event.attributes))
-                for event in self._first(span.events, limits.events)
-            )
+            for number, event in enumerate(self._first(span.events, limits.events), 1):
+                told = yield from self._attributes(event.attributes)
+                events.append(SpanEvent(event.name, self._time(event.time_unix_nano), told))
+                if number % _STEP == 0:
+                    yield
         rest: dict[str, Any] = {}
         if span.trace_state:
             rest["trace_state"] = span.trace_state
         if span.links:
-            rest["links"] = [
-                link_of(link.trace_id, link.span_id, link.trace_state, self._attributes(link.attributes))
-                for link in self._first(span.links, limits.links)
-            ]
+            rest["links"] = []
+            for number, link in enumerate(self._first(span.links, limits.links), 1):
+                told = yield from self._attributes(link.attributes)
+                rest["links"].append(link_of(link.trace_id, link.span_id, link.trace_state, told))
+                if number % _STEP == 0:
+                    yield
         status = (span.status.code, span.status.message) if span.HasField("status") else (0, "")
         return self._span(
             about,
@@ -140,64 +140,69 @@ class Protobuf(Decoding):
             span.name,
             (span.start_time_unix_nano, span.end_time_unix_nano),
             attributes,
-            events,
+            tuple(events),
             status,
             span.dropped_attributes_count,
             rest,
         )
 
-    def _read_log(self, log: logs.LogRecord, attributes: dict[str, Any], about: About) -> Span:
+    def _read_log(self, log: logs.LogRecord, about: About) -> Steps[Span]:
+        attributes = yield from self._attributes(log.attributes)
+        body = (yield from self._value(log.body, 0)) if log.HasField("body") else None
         return self._log(
             about,
             (log.trace_id, log.span_id),
             log.event_name,
             log.time_unix_nano or log.observed_time_unix_nano,
             attributes,
-            self._value(log.body, 0) if log.HasField("body") else None,
+            body,
             log.dropped_attributes_count,
             {"severity_text": log.severity_text} if log.severity_text else {},
         )
 
-    def _attributes(self, items: Iterable[common.KeyValue]) -> dict[str, Any]:
+    def _attributes(self, items: Sequence[common.KeyValue]) -> Steps[dict[str, Any]]:
         attributes: dict[str, Any] = {}
-        self._read_attributes(items, attributes)
+        for first in range(0, len(items), _STEP):
+            if first:
+                yield
+            for item in items[first : first + _STEP]:
+                value = item.value
+                # Nearly all values are texts, and asking for the text is cheaper than asking what there is.
+                content = value.string_value or (yield from self._value(value, 0))
+                if content is not None:
+                    key = item.key
+                    if key in attributes:
+                        self._keep(attributes, key, content)
+                    else:
+                        attributes[key] = content
         return attributes
 
-    def _read_attributes(self, items: Iterable[common.KeyValue], into: dict[str, Any]) -> None:
-        for item in items:
-            value = item.value
-            # Nearly all values are texts, and asking for the text is cheaper than asking what there is.
-            content = value.string_value or self._value(value, 0)
-            if content is None:
-                continue
-            key = item.key
-            if key in into:
-                self._keep(into, key, content)
-            else:
-                into[key] = content
-
-    def _value(self, value: common.AnyValue, depth: int) -> Any:
+    def _value(self, value: common.AnyValue, depth: int) -> Steps[Any]:
         kind = value.WhichOneof("value")
-        if kind is None:
-            return None
+        if kind != "array_value" and kind != "kvlist_value":
+            return self._plain(value, kind)
+        if depth >= self._limits.depth:
+            self._marks.append("too_deep")
+            return TOO_DEEP
+        items: Sequence[Any] = value.array_value.values if kind == "array_value" else value.kvlist_value.values
+        self._enter(len(items))
+        listed: list[Any] = []
+        members: dict[str, Any] = {}
+        for number, item in enumerate(items, 1):
+            inner = item if kind == "array_value" else item.value
+            content = inner.string_value or (yield from self._value(inner, depth + 1))
+            if kind == "array_value":
+                listed.append(content)
+            else:
+                self._keep(members, item.key, content)
+            if number % _STEP == 0:
+                yield
+        return listed if kind == "array_value" else members
+
+    def _plain(self, value: common.AnyValue, kind: str | None) -> Any:
         if kind == "double_value":
             return self._double(value.double_value)
-        if kind == "array_value" or kind == "kvlist_value":
-            if depth >= self._limits.depth:
-                self._marks.append("too_deep")
-                return TOO_DEEP
-            depth += 1
-            if kind == "array_value":
-                items = value.array_value.values
-                self._enter(len(items))
-                return [item.string_value or self._value(item, depth) for item in items]
-            pairs = value.kvlist_value.values
-            self._enter(len(pairs))
-            members: dict[str, Any] = {}
-            for pair in pairs:
-                self._keep(members, pair.key, pair.value.string_value or self._value(pair.value, depth))
-            return members
         if kind == "string_value_strindex":
             self._marks.append("unknown_value")
             return None
-        return getattr(value, kind)
+        return getattr(value, kind) if kind else None

@@ -27,6 +27,9 @@ SCOPE: Message = {3: KEY_VALUE}
 SPAN: Message = {9: KEY_VALUE, 11: {3: KEY_VALUE}, 13: {4: KEY_VALUE}, 15: {}}
 LOG: Message = {5: VALUE, 6: KEY_VALUE}
 
+HIGHEST = 16
+"""Highest number of a field that any record has."""
+
 STEP = 256
 """Fields visited between two stops: some 0.1 ms."""
 
@@ -168,24 +171,28 @@ def split(body: bytes, *, most_records: int, most_fields: int) -> Generator[None
 
 def measure(
     body: bytes, start: int, end: int, message: Message, *, attributes: int, most_attributes: int, most_fields: int
-) -> Generator[None, None, tuple[int, int]]:
+) -> Generator[None, None, tuple[int, int, int]]:
     """Counts what parsing ``body[start:end]`` would build, until one of the counts is above its limit.
 
     Args:
         attributes: Number of the field that holds the record's attributes.
     Returns:
-        How many attributes there are, and how many fields in all.
+        How many attributes there are, how many fields in all, and how many of the record's own that nobody knows.
     """
-    seen = direct = 0
+    seen = direct = unknown = 0
+    stop_at = STEP
     stack = [(fields(body, start, end), message)]
     while stack:
         inner, kind = stack[-1]
         for number, wire, at, stop in inner:
             seen += 1
-            direct += len(stack) == 1 and number == attributes
+            if len(stack) == 1:
+                direct += number == attributes
+                unknown += number > HIGHEST
             if seen > most_fields or direct > most_attributes:
-                return direct, seen
-            if seen % STEP == 0:
+                return direct, seen, unknown
+            if seen >= stop_at:
+                stop_at = seen + STEP
                 yield
             if wire == LEN and number in kind:
                 if kind[number] is KEY_VALUE and _is_plain(body, at, stop):
@@ -195,10 +202,12 @@ def measure(
                 break
         else:
             stack.pop()
-    return direct, seen
+    return direct, seen, unknown
 
 
-def pruned(body: bytes, message: Message, *, depth: int, most: int, instead: bytes, value_depth: int = 0) -> bytes:
+def pruned(
+    body: bytes, message: Message, *, depth: int, most: int, instead: bytes, value_depth: int = 0
+) -> Generator[None, None, bytes]:
     """A copy of `body`, in which containers that lie `depth` or more values deep are replaced by the value `instead`.
 
     Raises:
@@ -206,7 +215,7 @@ def pruned(body: bytes, message: Message, *, depth: int, most: int, instead: byt
     """
     if message is VALUE:
         if value_depth >= depth and any(number in VALUE for number, _, _, _ in fields(body, 0, len(body))):
-            if nested(body) + value_depth > most:
+            if (yield from nested(body)) + value_depth > most:
                 raise WireError("nested too deep")
             return instead
         value_depth += 1
@@ -214,23 +223,26 @@ def pruned(body: bytes, message: Message, *, depth: int, most: int, instead: byt
     last = 0
     for number, wire, at, stop in fields(body, 0, len(body)):
         if wire == LEN and number in message:
-            inner = pruned(
-                body[at:stop], message[number], depth=depth, most=most, instead=instead, value_depth=value_depth
-            )
+            kind, inner = message[number], body[at:stop]
+            inner = yield from pruned(inner, kind, depth=depth, most=most, instead=instead, value_depth=value_depth)
             parts += [bytes([number << 3 | LEN]), _number(len(inner)), inner]
+            yield
         else:
             parts.append(body[last:stop])
         last = stop
     return b"".join(parts)
 
 
-def nested(body: bytes) -> int:
+def nested(body: bytes) -> Generator[None, None, int]:
     """How many containers deep the value `body` is nested: 0 for a text or a number."""
-    deepest = 0
+    deepest = seen = 0
     stack: list[tuple[Iterator[tuple[int, int, int, int]], Message, int]] = [(fields(body, 0, len(body)), VALUE, 0)]
     while stack:
         inner, kind, depth = stack[-1]
         for number, wire, at, stop in inner:
+            seen += 1
+            if seen % STEP == 0:
+                yield
             if wire == LEN and number in kind:
                 deeper = depth + (kind is VALUE)
                 deepest = max(deepest, deeper)

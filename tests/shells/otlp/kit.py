@@ -19,6 +19,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as Wire
 from sidecar.core.span import LOCAL, Span, Speaker
 from sidecar.errors import ControlError, OutsideError
 from sidecar.sources import Row
+from sidecar.sources.decode import NOTES
+from sidecar.sources.intake import REASONS
 
 AT = 1_700_000_000_000_000_000
 TRACE, ID = bytes(range(1, 17)), bytes(range(1, 9))
@@ -185,6 +187,7 @@ class Tally:
         self.requests[kind, "stored"] += 1
 
     def refused(self, door: str, reason: str, *, requests: int, spans: int) -> None:
+        assert reason in REASONS
         self.doors.add(door)
         self.spans["refused"] += spans
         self.reasons[reason] += requests or spans
@@ -194,6 +197,7 @@ class Tally:
         self.spans["lost"] += spans
 
     def noted(self, door: str, note: str, spans: int) -> None:
+        assert note in NOTES
         self.notes[note] += spans
 
     def ignored(self, door: str, kind: str) -> None:

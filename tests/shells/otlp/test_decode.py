@@ -233,9 +233,11 @@ def test_row_18_odd_times_are_taken(form: str, start: int, end: int, notes: tupl
     assert only(told(traces(span(1, start_time_unix_nano=start, end_time_unix_nano=end)), form)).notes == notes
 
 
-def test_row_21_fields_of_a_newer_protocol_are_ignored_and_counted() -> None:
+@pytest.mark.parametrize("size", [1, 20_000])
+def test_row_21_fields_of_a_newer_protocol_are_ignored_and_counted(size: int) -> None:
     newer = field(100, b"new")
-    body = field(1, field(2, field(2, span().SerializeToString() + newer) + newer) + newer) + newer
+    sent = span(1, [("text", "x" * size)]).SerializeToString()
+    body = field(1, field(2, field(2, sent + newer) + newer) + newer) + newer
     decoded = decode("traces", body, "proto", LIMITS)
     assert only(decoded).notes == ("unknown_field",)
     assert decoded.notes["unknown_field"] == 4
@@ -303,6 +305,11 @@ def test_the_limit_of_attributes_holds_for_small_spans_too(form: str) -> None:
     request = traces(span(1, [(str(n), n) for n in range(11)]), span(2, [(str(n), n) for n in range(10)]))
     decoded = told(request, form, Limits(attributes=10))
     assert (only(decoded).span_id, decoded.rejected) == (f"{2:016x}", {"too_many_attributes": 1})
+
+
+def test_very_many_unknown_fields_reject_their_span() -> None:
+    odd = span(1).SerializeToString() + field(99, b"") * 45_000
+    assert decode("traces", field(1, field(2, field(2, odd))), "proto", LIMITS).rejected == {"too_many_nodes": 1}
 
 
 def test_one_value_of_very_many_parts_rejects_its_span() -> None:

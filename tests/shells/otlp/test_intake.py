@@ -14,7 +14,7 @@ from sidecar.sources import InboxFullError
 from sidecar.sources.decode import Limits, decode
 from sidecar.sources.identity import realm_of
 from sidecar.sources.intake import SLICE_NS, BusyError, Intake, IntakeSettings, Receipt
-from sidecar.sources.limits import OverLimitError, Rates
+from sidecar.sources.limits import OverLimitError, Rates, Room, Turns
 from tests.shells.otlp.kit import AT, Broken, FakeFeeder, FakeInbox, Tally, as_json, field, logs, record, span, traces
 
 ALICE = Speaker("agent:alice", "authenticated", "alice")
@@ -364,3 +364,39 @@ async def test_log_records_of_a_forwarder_are_taken_like_spans() -> None:
     world = World()
     await world.take(logs(record(), record()), GATEWAY, kind="logs")
     assert world.tally.requests == {("logs", "stored"): 1}
+
+
+async def test_a_flood_waits_behind_itself_and_not_before_others() -> None:
+    turns = Turns(most=2, each=1)
+    order: list[str] = []
+    go_on = asyncio.Event()
+
+    async def work(name: str, speaker: Speaker) -> None:
+        async with turns.of(speaker):
+            order.append(name)
+            await go_on.wait()
+
+    flood = [asyncio.create_task(work(f"alice {n}", ALICE)) for n in range(10)]
+    await asyncio.sleep(0)
+    one = asyncio.create_task(work("bob", BOB))
+    await asyncio.sleep(0)
+    assert order == ["alice 0", "bob"]
+    go_on.set()
+    await asyncio.gather(*flood, one)
+    assert len(order) == 11
+    assert len(turns._own) == 0
+
+
+def test_room_is_shared_and_half_of_it_is_the_most_for_one() -> None:
+    room = Room(100)
+    assert room.take(ALICE, 150, 0)  # nobody else is there
+    assert not room.take(BOB, 1, 0)
+    room.give_back(ALICE, 150)
+    assert room.take(ALICE, 30, 0)
+    assert not room.take(ALICE, 30, 0)
+    assert room.take(BOB, 40, 0)
+    assert room.take(ALICE, 20, 30)
+    assert not room.take(BOB, 11, 40)
+    room.give_back(ALICE, 50)
+    room.give_back(BOB, 40)
+    assert (room._held, room._by_identity) == (0, {})

@@ -367,6 +367,20 @@ async def test_row_28_a_request_that_does_not_come_in_time_is_ended(open_grpc: O
     trickling.close()
 
 
+async def test_row_28_one_identitys_slow_requests_keep_no_other_waiting(open_grpc: OpenDoor, connect: Any) -> None:
+    bob = Speaker("agent:bob", "authenticated", "bob")
+    door = await open_grpc(FakeDoorman({"a": ALICE, "b": bob}, asks=True))
+    slow = await Client.connect(door.port)
+    for _ in range(20):
+        slow.ask(("authorization", "Bearer a"))
+    send, body = connect(door), traces().SerializeToString()
+    for _ in range(5):
+        assert await send(body, metadata=(("authorization", "Bearer b"),)) == b""
+    assert len([asked for asked in door.doorman.asked if asked[0] == "a"]) == 20
+    assert [row.speaker for row in door.inbox.rows] == [bob] * 5
+    slow.close()
+
+
 async def test_row_28_a_stream_that_never_ends_is_answered_after_its_first_message(open_grpc: OpenDoor) -> None:
     door = await open_grpc()
     client = await Client.connect(door.port)
