@@ -141,6 +141,7 @@ class Service:
         self._releases: dict[str, asyncio.Future[Verdict | None]] = {}
         self._orders = asyncio.Lock()
         """Resumes, terminations and decisions are planned, stored and applied one after another; pauses never wait."""
+        self._ending: dict[SessionKey, None] = {}
         self._works: dict[str, SessionKey] = {}
 
     # ------------------------------------------------------------ telemetry
@@ -176,6 +177,7 @@ class Service:
         assert decision is not None
         if question.uninspectable:
             decision = _uninspectable(decision, observed=observed)
+            self._note_unscored([decision.session], "uninspectable")
             outcome.decisions = [decision if d.event_id == decision.event_id else d for d in outcome.decisions]
             outcome.decision = decision
         self.settle(outcome)
@@ -363,10 +365,13 @@ class Service:
 
     def spans_dropped(self, keys: Iterable[SessionKey]) -> None:
         """The process that runs these sessions has lost spans of them."""
+        self._note_unscored(keys, "dropped")
+
+    def _note_unscored(self, keys: Iterable[SessionKey], reason: str) -> None:
         for key in keys:
             if (session := self.pipeline.sessions.get(key)) is not None:
                 self.pipeline.sessions.touched(session)
-                session.note_unscored(("dropped",))
+                session.note_unscored((reason,))
 
     # ------------------------------------------------------------ commands of people
 
@@ -377,11 +382,14 @@ class Service:
         """Holds sessions at once; comes back when that is on the disk.
 
         Raises:
-            ControlError: A session is terminated.
+            ControlError: A session is terminated, or about to be.
             StorageError: The pause holds, but could not be stored.
         """
         now_ns = self._clock_ns()
         outcome = Outcome()
+        keys = list(keys)
+        if any(key in self._ending for key in keys):
+            raise ControlError("FAILED_PRECONDITION", "the session is being terminated")
         for key in keys:
             cause = Cause(event_id(key.realm, by, actor, request_id), by, actor, reason, now_ns)
             part = self.pipeline.pause(key, cause, now_ns)
@@ -473,8 +481,25 @@ class Service:
         async with self._orders:
             now_ns = self._clock_ns()
             planned = [self.pipeline.runs.plan_terminate(Terminate(key, actor, reason, now_ns)) for key in keys]
-            await self._commit(planned, [], actor, request_id, receipt=receipt)
+            self._ending = {transition.session: None for transition in planned}
+            try:
+                await self._commit(planned, [], actor, request_id, receipt=receipt)
+            except BaseException:
+                self._hold_unended(now_ns)
+                raise
+            finally:
+                self._ending = {}
             return self._apply(planned, actor, request_id)
+
+    def _hold_unended(self, now_ns: int) -> None:
+        """What was to be ended and could not be is held; a pause that came meanwhile is stored with it."""
+        ending, self._ending = self._ending, {}
+        outcome = Outcome()
+        for key in ending:
+            cause = Cause(event_id(key.realm, "unended", key.id, str(now_ns)), "policy", "sidecar",
+                          "its termination could not be stored", now_ns)  # fmt: skip
+            outcome.transitions.extend(self.pipeline.pause(key, cause, now_ns).transitions)
+        self.settle(outcome)
 
     def _apply(self, planned: Sequence[Transition], actor: str, request_id: str) -> list[Transition]:
         """Lets what has been stored take effect, and stores what that has changed in turn."""
@@ -777,6 +802,9 @@ class Service:
     ) -> ControlBatch:
         batch = ControlBatch(alerts=list({alert.fingerprint: alert for alert in alerts}.values()))
         for transition in transitions:
+            batch.audit.append(self._entry_of(transition, actor, request_id))
+            if transition.session in self._ending and transition.after != "terminated":
+                continue  # its end is on its way to the disk, and nothing may follow that
             session = self.pipeline.sessions.get(transition.session)
             batch.runs.append(
                 SavedRun.after(
@@ -787,7 +815,6 @@ class Service:
                     parent="" if session is None or session.parent is None else session.parent.id,
                 )
             )
-            batch.audit.append(self._entry_of(transition, actor, request_id))
         return batch
 
     def _entry_of(self, transition: Transition, actor: str, request_id: str) -> Entry:

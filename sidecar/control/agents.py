@@ -337,7 +337,7 @@ class Watching:
                 await stream.wait(agents._lease_s / 3)
                 _still(self._door, caller)
                 if stream.closed:
-                    raise ControlError("ABORTED", stream.closed)
+                    raise stream.closed
         finally:
             reader.cancel()
             agents._watches.end(stream)
@@ -363,7 +363,7 @@ class Watching:
                 for known in request.known:
                     stream.note(known.session_id)
         except ControlError as error:
-            stream.close(str(error))
+            stream.close(error)
 
     def _take(self, caller: Caller, request: pb.WatchRequest) -> Instance:
         agents, service = self._agents, self._agents._service

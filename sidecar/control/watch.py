@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from sidecar.core.digests import remember
 from sidecar.core.events import SessionKey
+from sidecar.errors import ControlError
 
 STREAMS_OF_INSTANCE = 2
 MAX_SESSIONS, MAX_INSTANCES = 4096, 10_000
@@ -24,14 +25,14 @@ class Stream:
     """One Watch stream: sessions that it has not been told the latest state of.
 
     Attributes:
-        closed: Why it is to end, "" while it is not.
+        closed: Why it is to end, None while it is not.
     """
 
     __slots__ = ("_changed", "_untold", "closed", "instance")
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
-        self.closed = ""
+        self.closed: ControlError | None = None
         self._untold: dict[str, None] = {}
         self._changed = asyncio.Event()
 
@@ -40,8 +41,8 @@ class Stream:
         self._untold[session_id] = None
         self._changed.set()
 
-    def close(self, why: str) -> None:
-        self.closed = self.closed or why
+    def close(self, why: str | ControlError) -> None:
+        self.closed = self.closed or (why if isinstance(why, ControlError) else ControlError("ABORTED", why))
         self._changed.set()
 
     def take(self) -> list[str]:
@@ -173,7 +174,8 @@ class Watches:
     def claim(self, instance: Instance, claims: Iterable[tuple[str, int]]) -> None:
         """Keeps what a process says of sessions that we do not know."""
         for session_id, epoch in claims:
-            remember(instance.claims, session_id, epoch, MAX_SESSIONS)
+            if epoch:
+                remember(instance.claims, session_id, epoch, MAX_SESSIONS)
 
     def _forget(self, key: tuple[str, str]) -> None:
         instance = self._instances.pop(key)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import json
 import threading
+import time
+import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -22,6 +25,9 @@ from sidecar.control.operators import OperatorService
 from sidecar.control.servers import ControlServers
 from sidecar.control.settings import ControlSettings
 from sidecar.control.v1 import control_pb2 as pb
+from sidecar.core.detectors import SHIPPED
+from sidecar.core.events import Event, ToolCall
+from sidecar.core.findings import Evidence, Finding, Severity, finding
 from sidecar.core.pipeline import Outcome
 from sidecar.core.span import Span
 from sidecar.core.triage.policy import PolicyDocument
@@ -62,6 +68,31 @@ class Tally:
             self.seen[(name, *labels)] += 1
 
         return count
+
+
+class Tripwire:
+    """Says of an act what its argument `trip` asks for: ``hold`` (for irreversible acts) or ``pause``."""
+
+    name = "tripwire"
+    family = "conduct"
+    severity = Severity.HIGH
+    scope = "session"
+    mode = "pause"
+    sees = (ToolCall,)
+    patterns = ()
+    tags = ()
+
+    def score(self, event: Event) -> Finding | None:
+        if not isinstance(event, ToolCall) or event.phase != "started" or not isinstance(event.arguments, dict):
+            return None
+        trip = event.arguments.get("trip")
+        if trip == "fail":
+            raise RuntimeError("on demand")
+        if trip not in ("hold", "pause"):
+            return None
+        severity = Severity.CRITICAL if trip == "pause" else Severity.HIGH
+        where = Evidence("0" * 32 + ":" + "0" * 16, "arguments.trip", 0, len(trip), trip, "d" * 32)
+        return finding(self, event, 1.0, "the tripwire was touched", severity=severity, evidence=(where,))
 
 
 class Feeder:
@@ -126,18 +157,26 @@ class Sidecar:
     Args:
         options: Settings of `ControlSettings`.
         policy: Settings of `PolicyDocument`.
+        closed: Tools that the catalogue does not know are denied.
     """
 
-    def __init__(self, folder: Path, *, policy: dict[str, Any] | None = None, **options: Any) -> None:
+    def __init__(
+        self, folder: Path, *, policy: dict[str, Any] | None = None, closed: bool = False, **options: Any
+    ) -> None:
         self.folder = folder
-        self._policy, self._options = policy or {}, options
+        self._policy, self._closed, self._options = policy or {}, closed, options
         self.tally = Tally()
         self.loop: Loop
         self.service: Service
 
     def __enter__(self) -> Self:
         self.loop = Loop()
-        self.loop.run(self._start())
+        try:
+            self.loop.run(self._start())
+        except BaseException:
+            self.loop.run(self._close_stores())
+            self.loop.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -146,16 +185,19 @@ class Sidecar:
 
     async def _start(self) -> None:
         data = self.folder / "data"
-        data.mkdir(mode=0o700, exist_ok=True)
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
         stored = StorageSettings(data_dir=data, low_water_bytes=MIB, ballast_bytes=MIB)
         self.control, self.telemetry = ControlStore.open(stored), TelemetryStore.open(stored)
         settings = ControlSettings(**{"agents": "127.0.0.1:0", **self._options})
         self.settings = settings
         grants = Grants.load(data, life_s=settings.grant_life)
         policy = PolicyDocument(**self._policy)
-        pipeline = assembly.pipeline(policy, present=lambda key: self.agents.is_present(key))
+        pipeline = assembly.pipeline(
+            policy, detectors=(*SHIPPED, Tripwire), closed=self._closed,
+            present=lambda key: self.agents.is_present(key),
+        )  # fmt: skip
         self.service = Service(
-            pipeline, self.control, self.telemetry, self.tally, clock_ns=_now_ns,
+            pipeline, self.control, self.telemetry, self.tally, clock_ns=time.time_ns,
             mint=grants.minter(settings.grants, lambda: pipeline.policy.digest),
         )  # fmt: skip
         self.service.recall(self.control.load(Instant.now()))
@@ -188,6 +230,9 @@ class Sidecar:
         await self._otlp.stop(0.1)
         await self._intake.close()
         await self.service.close()
+        await self._close_stores()
+
+    async def _close_stores(self) -> None:
         await self.control.close()
         await self.telemetry.close()
 
@@ -217,6 +262,7 @@ class Sidecar:
             return people.audit(limit=1000)
 
     async def _flushed(self) -> None:
+        self.service.flush()
         await self.control.commit(ControlBatch(), durable=True)
 
     def wait(self, look: Callable[[], T], timeout_s: float = 10.0) -> T:
@@ -229,12 +275,6 @@ class Sidecar:
                 return found
 
         return self.loop.run(until(), timeout_s + 5)
-
-
-def _now_ns() -> int:
-    import time
-
-    return time.time_ns()
 
 
 class Raw:
@@ -267,7 +307,9 @@ class Raw:
         """A call with streams both ways."""
         return self.channel.stream_stream(path(method))(bodies, timeout=timeout_s, metadata=self.metadata)
 
-    def code(self, method: str, body: bytes, *, streams: tuple[bool, bool] = (False, False)) -> str:
+    def code(
+        self, method: str, body: bytes, *, streams: tuple[bool, bool] = (False, False), timeout_s: float = 10.0
+    ) -> str:
         """What a call is answered with: a status name, ``OK`` for an answer."""
         kinds = {
             (False, False): self.channel.unary_unary,
@@ -277,7 +319,7 @@ class Raw:
         call = kinds[streams](path(method))
         try:
             given: Any = iter([body]) if streams[0] else body
-            answer = call(given, timeout=10, metadata=self.metadata)
+            answer = call(given, timeout=timeout_s, metadata=self.metadata)
             if streams[1]:
                 try:
                     next(iter(answer), None)
@@ -293,4 +335,19 @@ def path(method: str) -> str:
     return f"/sidecar.control.v1.{service}/{name}"
 
 
-Async = Callable[..., Awaitable[Any]]
+def opened(raw: Raw, session_id: str, agent: str = "mail-helper", **fields: Any) -> pb.OpenSessionResponse:
+    """Opens a session."""
+    request = pb.OpenSessionRequest(session_id=session_id, agent=pb.AgentIdentity(name=agent), **fields)
+    return raw.call("AgentService.OpenSession", request, pb.OpenSessionResponse)
+
+
+def asked(raw: Raw, session_id: str, tool: str = "send_email", arguments: Any = None, **fields: Any) -> Any:
+    """Asks at the gate; `arguments` are an object or JSON."""
+    given = {"to": "amy@corp.example"} if arguments is None else arguments
+    request = pb.AuthorizeRequest(
+        session_id=session_id,
+        tool=tool,
+        arguments_json=given if isinstance(given, str) else json.dumps(given),
+        **{"call_id": uuid.uuid4().hex, **fields},
+    )
+    return raw.call("AgentService.Authorize", request, pb.AuthorizeResponse)
