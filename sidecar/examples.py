@@ -54,7 +54,7 @@ class Stage:
         session = self.core.sessions.open(SessionKey("local", step.session), self._now_ns)
         session.agent = AGENT
         event = self._event(step, session)
-        return self.core.engine.step(session, event).findings
+        return self.core.engine.step(session, event, self._now_ns).findings
 
     def merge(self, old: str, new: str) -> None:
         """The session `old` turns out to be `new`."""
@@ -80,7 +80,7 @@ class Stage:
     def _event(self, step: Step, session: Session) -> Event:
         self._count += 1
         reader = self.core.reader
-        common = {
+        common: dict[str, Any] = {
             "event_id": f"{self._count:032x}", "session": session.key, "agent": AGENT, "at_ns": self._now_ns,
             "spans": (f"{'0' * 32}:{self._count:016x}",),
         }  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from msgspec import Struct
 from sidecar.core import semconv
 from sidecar.core.alerts import Decision
 from sidecar.core.commands import Pause
+from sidecar.core.digests import remember
 from sidecar.core.events import KIND, Event, Message, Reasoning, SessionKey, ToolCall
 from sidecar.core.findings import Finding
 from sidecar.core.pipeline import Outcome, Pipeline
@@ -31,6 +33,8 @@ STREAM_WINDOW_NS = 60 * SECOND_NS
 MAX_WAITING = 400_000
 """Moments held back for order; beyond, the earliest is played though its window has not passed."""
 TICK_NS = SECOND_NS
+MAX_TOLD = 100_000
+"""Events whose row in `events.jsonl` is written; what is told of one of them later changes it no more."""
 FILES = ("decisions", "findings", "sessions", "events")
 
 Answer = Literal["allow", "hold", "deny"]
@@ -66,7 +70,10 @@ def moments(span: Span, *, gate: bool, delay_ns: int, reasoning: bool) -> Iterat
     if facts is not None and not reasoning:
         facts.inputs, facts.outputs = _without_reasoning(facts.inputs), _without_reasoning(facts.outputs)
     kind = None if facts is None else facts.kind
-    if kind in ("tool", "agent") and gate:
+    if kind in ("tool", "agent") and gate and span.end_ns + delay_ns <= span.start_ns:
+        # By a coarse clock it ends with its beginning, or before it; it begins first all the same.
+        yield span.start_ns, 3, Moment(span, facts, begin=True, end=True)
+    elif kind in ("tool", "agent") and gate:
         yield span.start_ns, 3, Moment(span, facts, begin=True, end=False)
         yield span.end_ns + delay_ns, 0 if kind == "tool" else 2, Moment(span, facts, begin=False, end=True)
     else:
@@ -134,6 +141,7 @@ class Player:
         self._files: dict[str, IO[str]] = {}
         self._names = [name for name in FILES if events or name != "events"]
         self._open: dict[str, dict[str, Any]] = {}
+        self._told: dict[str, None] = {}
         self._first_pause: dict[SessionKey, dict[str, Any]] = {}
         self._renamed: dict[str, str] = {}
         self._tick_ns = 0
@@ -177,15 +185,16 @@ class Player:
         for old, new in outcome.renamed:
             self._renamed[old.id] = new.id
             if (pause := self._first_pause.pop(old, None)) is not None:
-                self._first_pause.setdefault(new, pause)
+                self._first_pause[new] = min(pause, self._first_pause.get(new, pause), key=lambda p: p["at"])
         for decision in outcome.decisions:
             self._write("decisions", _decision_row(decision))
             self.totals.acts += 1
             self.totals.held += decision.answer == "hold"
             self.totals.denied += decision.answer in ("deny", "wait")
+        spans = {event.event_id: event.spans[0] for event in outcome.events if event.spans}
         for found in outcome.findings:
             self.totals.findings += 1
-            self._write("findings", _finding_row(found))
+            self._write("findings", _finding_row(found, spans.get(found.event_id, "")))
         for transition in outcome.transitions:
             command = transition.command
             if isinstance(command, Pause) and transition.before == "running":
@@ -205,18 +214,21 @@ class Player:
         if isinstance(event, ToolCall):
             row = self._open.get(event.event_id)
             if row is None:
+                if event.event_id in self._told:
+                    return
                 row = _event_head(event) | {
                     "tool": event.tool, "call_id": event.call_id or None, "arguments": None, "result": None,
                 }  # fmt: skip
                 self._open[event.event_id] = row
-            if event.phase == "started":
-                row["arguments"] = event.arguments
-            else:
-                row["result"], row["ended"] = event.result, True
-                row["absent"] = list(dict.fromkeys((*row["absent"], *event.absent)))
-            row["withheld"] = list(dict.fromkeys((*row["withheld"], *event.withheld)))
+            field = "arguments" if event.phase == "started" else "result"
+            row[field] = getattr(event, field)
+            row["ended"] = row["result"] is not None  # else a message may tell it later
+            for missing in ("withheld", "absent"):
+                row[missing] = [*(name for name in row[missing] if name != field), *getattr(event, missing)]
             self._flush()
             return
+        if event.event_id in self._open or event.event_id in self._told:
+            return  # the end of a run
         row = _event_head(event)
         if isinstance(event, Message):
             row |= {"direction": event.direction, "role": event.role, "text": event.text}
@@ -234,6 +246,7 @@ class Player:
             if not (everything or row.get("ended") or len(self._open) > 20_000):
                 return
             del self._open[first]
+            remember(self._told, first, None, MAX_TOLD)
             row.pop("ended", None)
             if row["kind"] == "tool_call" and row["result"] is None and "result" not in row["withheld"]:
                 row["absent"] = list(dict.fromkeys((*row["absent"], "result")))
@@ -259,7 +272,11 @@ class Player:
         )
 
     def _write(self, name: str, row: dict[str, Any]) -> None:
-        self._files[name].write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        try:
+            line = json.dumps(row, ensure_ascii=False, default=str, allow_nan=False)
+        except ValueError:  # NaN and infinity are no JSON
+            line = json.dumps(_finite(row), ensure_ascii=False, default=str)
+        self._files[name].write(line + "\n")
 
     def _finish(self, name: str) -> None:
         """Gives a file its name; rows of sessions that were renamed later get the id they ended with."""
@@ -302,10 +319,10 @@ def _decision_row(decision: Decision) -> dict[str, Any]:
     }
 
 
-def _finding_row(found: Finding) -> dict[str, Any]:
+def _finding_row(found: Finding, span: str) -> dict[str, Any]:
     return {
         "session_id": found.session.id,
-        "span_id": _span(found.evidence[0].span_id if found.evidence else ""),
+        "span_id": _span(span or (found.evidence[0].span_id if found.evidence else "")),
         "agent_id": found.agent.id or found.agent.role,
         "at": rfc3339(found.at_ns),
         "detector": found.detector,
@@ -329,6 +346,15 @@ def _event_head(event: Event) -> dict[str, Any]:
         "withheld": list(event.withheld),
         "absent": list(event.absent),
     }
+
+
+def _finite(value: Any) -> Any:
+    """`value` with its numbers that are none, or infinite, as texts."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _span(place: str) -> str:

@@ -34,6 +34,9 @@ class _Loader(yaml.SafeLoader):
         self._aliases = self._nodes = self._depth = 0
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) not in (None, "!"):
+            raise yaml.constructor.ConstructorError(None, None, "tags are not taken", event.start_mark)
         self._nodes += 1
         self._aliases += self.check_event(yaml.AliasEvent)
         self._depth += 1

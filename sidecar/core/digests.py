@@ -38,5 +38,5 @@ def remember(memory: dict[Any, Any], key: Any, value: Any, limit: int) -> None:
     """Sets `memory[key]`, as the newest; the oldest entry goes when there are more than `limit`."""
     memory.pop(key, None)
     memory[key] = value
-    if len(memory) > limit:
+    while len(memory) > limit:
         del memory[next(iter(memory))]

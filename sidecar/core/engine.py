@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from sidecar.core.events import NO_AGENT, Agent, Event, Lifecycle, Message, ModelCall, Reasoning, SessionKey, ToolCall
@@ -21,6 +21,7 @@ from sidecar.core.findings import Family, Finding, Severity
 from sidecar.core.reading import Reading
 from sidecar.core.sessions import Session
 from sidecar.core.text.scan import Pattern
+from sidecar.errors import DetectorError
 
 Mode = Literal["shadow", "alert", "hold", "pause"]
 MODES: tuple[Mode, ...] = ("shadow", "alert", "hold", "pause")
@@ -29,7 +30,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (ToolCall, Message, Reasoning, ModelCall,
 MAX_FAILURES = 3
 """A detector that fails so often, without a success between, is switched off until the policy is loaded again."""
 LEARN_DELAY_NS = 300 * 10**9
-"""An event is learned at the earliest this long after it happened, so that an alert can still reach its session."""
+"""An event is learned at the earliest this long after it came, so that an alert can still reach its session."""
 LEARN_QUOTA = 200
 """Events of one session that any baseline learns; one long session must not own its agent's normal."""
 MAX_PENDING = 4096
@@ -80,7 +81,7 @@ class AgentState(Struct):
 
     agent: Agent
     states: dict[str, Any] = {}
-    pending: deque[tuple[int, SessionKey, Event]] = deque()
+    pending: deque[tuple[int, SessionKey, Event]] = field(default_factory=deque)
     events: int = 0
     learned: int = 0
     versions: dict[str, None] = {}
@@ -131,6 +132,8 @@ class Engine:
         self.failures: dict[str, int] = {}
         self.agents: dict[tuple[str, str], AgentState] = {}
         self.touched: Callable[[AgentState], None] = lambda agent: None
+        self.gone: Callable[[tuple[str, str]], None] = lambda key: None
+        self._roles: dict[str, int] = {}
         self._by_type: dict[type[Event], tuple[_Plan, ...]] = {}
         plans = [
             self._plan(detector, _wanted(detector, services or {}) | dict((options or {}).get(detector.name, {})))
@@ -154,7 +157,7 @@ class Engine:
             learns=hasattr(detector, "learn"),
         )
 
-    def step(self, session: Session, event: Event) -> Judgement:
+    def step(self, session: Session, event: Event, now_ns: int) -> Judgement:
         """Has all detectors observe and score one event, and keeps it for learning."""
         agent = self.agent(event.agent)
         self.touched(agent)
@@ -174,7 +177,7 @@ class Engine:
                 if plan.observes:
                     instance.observe(event)
                 if plan.scores and (found := instance.score(event)) is not None:
-                    findings.append(found)
+                    findings.append(_sound(found))
             except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
                 raise
             except BaseException:  # extension modules panic with BaseException (reliability.md M2)
@@ -185,7 +188,7 @@ class Engine:
                 if self._failures:
                     self._failures.pop(plan.name, None)
         if learnable:
-            agent.pending.append((event.at_ns + LEARN_DELAY_NS, session.key, lean(event)))
+            agent.pending.append((now_ns + LEARN_DELAY_NS, session.key, lean(event)))
             if len(agent.pending) > MAX_PENDING:
                 agent.pending.popleft()
         return Judgement(findings, failed)
@@ -215,9 +218,9 @@ class Engine:
                     if name in self.off or not isinstance(event, self._sees(name)):
                         continue
                     states = session.states if plan.by_session else agent.states
-                    if (instance := states.get(name)) is None:
-                        instance = states[name] = plan.make()
                     try:
+                        if (instance := states.get(name)) is None:
+                            instance = states[name] = plan.make()
                         instance.learn(event)
                     except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
                         raise
@@ -226,16 +229,46 @@ class Engine:
         return count
 
     def agent(self, agent: Agent) -> AgentState:
-        """State of the role that `agent` plays; the role that was quiet longest goes beyond `MAX_AGENTS`."""
+        """State of the role that `agent` plays; beyond `MAX_AGENTS` the realm that has most loses its quietest."""
         key = (agent.realm, agent.role)
-        state = self.agents.get(key)
+        state = self.agents.pop(key, None)
         if state is None:
             if len(self.agents) >= MAX_AGENTS:
-                del self.agents[next(iter(self.agents))]
-            state = self.agents[key] = AgentState(agent)
+                self._forget_one()
+            state = AgentState(agent)
+            self._roles[agent.realm] = self._roles.get(agent.realm, 0) + 1
+        self.agents[key] = state
         if agent.version and agent.version not in state.versions and len(state.versions) < 64:
             state.versions[agent.version] = None
         return state
+
+    def put(self, key: tuple[str, str], state: AgentState) -> None:
+        """Restores a role from a snapshot."""
+        self._roles[key[0]] = self._roles.get(key[0], 0) + (key not in self.agents)
+        self.agents[key] = state
+
+    def _forget_one(self) -> None:
+        """Names of roles come from telemetry: whoever invents many must not make the others' baselines go."""
+        largest = max(self._roles, key=self._roles.__getitem__)
+        key = next(key for key in self.agents if key[0] == largest)
+        del self.agents[key]
+        self._roles[largest] -= 1
+        if not self._roles[largest]:
+            del self._roles[largest]
+        self.gone(key)
+
+    def absorb(self, states: dict[str, Any], others: Mapping[str, Any]) -> None:
+        """Joins detectors' states of two sessions that turned out to be one; the first keeps what cannot be joined."""
+        for name, other in others.items():
+            mine = states.setdefault(name, other)
+            if mine is other or not hasattr(mine, "absorb"):
+                continue
+            try:
+                mine.absorb(other)
+            except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+                raise
+            except BaseException:
+                self._failed(name)
 
     def revive(self, dumps: Mapping[str, Any], *, by_session: bool) -> dict[str, Any]:
         """Detectors' instances from what their `dump` gave; what is not registered any more is left out.
@@ -274,6 +307,12 @@ class Engine:
         self._failures[name] = self._failures.get(name, 0) + 1
         if self._failures[name] >= MAX_FAILURES:
             self.off[name] = None
+
+
+def _sound(found: Any) -> Finding:
+    if not isinstance(found, Finding) or not 0.0 <= found.score <= 1.0:
+        raise DetectorError("what it says is no finding with a score within 0..1")
+    return found
 
 
 def _wanted(detector: type[Any], services: Mapping[str, Any]) -> dict[str, Any]:

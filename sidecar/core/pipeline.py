@@ -21,22 +21,23 @@ from sidecar.core.alerts import Action, Alert, Decision
 from sidecar.core.commands import Acknowledge, Cause, Move, Pause, Resume, Terminate, Transition
 from sidecar.core.digests import event_id, remember
 from sidecar.core.engine import Engine, all_patterns
-from sidecar.core.events import NO_AGENT, Agent, Event, Message, SessionKey, ToolCall
+from sidecar.core.events import NO_AGENT, Agent, Event, Message, Reasoning, SessionKey, ToolCall
 from sidecar.core.evidence import unkeyed
 from sidecar.core.findings import Evidence, Finding, Severity
 from sidecar.core.organisation import Organisation
 from sidecar.core.reader import Catalogue, Reader
 from sidecar.core.runstate import RunStates
 from sidecar.core.semconv.facts import Facts
-from sidecar.core.sessions import Session, SessionTable
+from sidecar.core.sessions import MAX_KINDS, Session, SessionTable
 from sidecar.core.span import Record
 from sidecar.core.text.scan import PatternSet
 from sidecar.core.triage.alerts import AlertBook
 from sidecar.core.triage.budget import BlastRadius
 from sidecar.core.triage.policy import Policy
 from sidecar.core.weave import Asked, Notice, Weaver
+from sidecar.errors import ControlError
 
-MAX_DECISIONS, MAX_KINDS, MAX_CAUSES, MAX_TREE = 20_000, 64, 16, 10_000
+MAX_DECISIONS, MAX_CAUSES, MAX_TREE, MAX_PARENTS = 20_000, 16, 10_000, 20_000
 
 NOTICE_SEVERITY = {
     "conflicting_duplicate": Severity.MEDIUM,
@@ -110,6 +111,7 @@ class Pipeline:
         self.weaver = Weaver(self.sessions, read_arguments=self.reader.arguments, read_text=self.reader.text)
         services = {"find": self.patterns.find, "sign": sign}
         self.engine = Engine(detectors, options=options, services=services, is_held=self.runs.is_held)
+        self.sessions.joined = self.engine.absorb
         self.alerts = AlertBook()
         self.radius = BlastRadius()
         self.held: dict[str, Held] = {}
@@ -175,7 +177,7 @@ class Pipeline:
         """
         outcome = Outcome()
         self._all(self.weaver.due(now_ns, all_of_them=last), outcome, asked=False, now_ns=now_ns)
-        self.engine.learn(now_ns, self.sessions.get)
+        self.engine.learn(now_ns, self._about_to_change)
         for key in self.runs.overdue(now_ns):
             run = self.runs.get(key)
             note = Acknowledge(key, run.epoch, run.observed, now_ns, run.in_flight)
@@ -194,16 +196,17 @@ class Pipeline:
             ControlError: The session is terminated.
         """
         outcome = Outcome()
-        self._pause_tree(self.sessions.resolve(key), cause, outcome)
+        key = self.sessions.resolve(key)
+        if self.runs.get(key).desired == "terminated":
+            raise ControlError("FAILED_PRECONDITION", "a session that is terminated cannot take: pause")
+        self._pause_tree((key,), cause, outcome)
         return outcome
 
     def pause_scope(self, scope: str, cause: Cause, now_ns: int) -> Outcome:
         """Holds every session of a role (``role:NAME``) or all (``fleet``), those that open later, too."""
         outcome = Outcome()
         self.restore_scope(scope, cause)
-        for session in list(self.sessions):
-            if self._in_scope(session, scope) and self.runs.get(session.key).desired != "terminated":
-                self._pause_tree(session.key, cause, outcome)
+        self._pause_tree(self.in_scope(scope), cause, outcome)
         return outcome
 
     def resume_scope(self, scope: str) -> None:
@@ -226,12 +229,12 @@ class Pipeline:
         """Sessions that are known and fall under a scope."""
         return [session.key for session in self.sessions if self._in_scope(session, scope)]
 
-    def tree(self, root: SessionKey) -> list[SessionKey]:
-        """A session and all that it started, itself first; at most `MAX_TREE`."""
-        found = {root: None}
-        waiting = [root]
-        while waiting and len(found) <= MAX_TREE:
-            for child in self._children.get(waiting.pop(), ()):
+    def tree(self, *roots: SessionKey) -> list[SessionKey]:
+        """Sessions and all that they started, themselves first; at most `MAX_TREE` others."""
+        found = dict.fromkeys(roots)
+        waiting = list(reversed(roots))
+        while waiting and len(found) <= MAX_TREE + len(roots):
+            for child in map(self.sessions.resolve, self._children.get(waiting.pop(), ())):
                 if child not in found:
                     found[child] = None
                     waiting.append(child)
@@ -241,6 +244,8 @@ class Pipeline:
         """A resume or termination is stored: it takes effect now."""
         outcome = Outcome()
         command = transition.command
+        # While it was being stored the session may have turned out to be another.
+        transition = replace(transition, session=self.sessions.resolve(transition.session))
         outcome.transitions.append(self.runs.apply(transition))
         session = self.sessions.get(transition.session)
         if isinstance(command, Resume):
@@ -273,7 +278,7 @@ class Pipeline:
         elif held.policy != self.policy.digest:
             answer = replace(held.decision, answer="wait", ground="system", system="policy_changed")
         else:
-            session = self.sessions.get(held.event.session)
+            session = self._about_to_change(held.event.session)
             if session is not None:
                 for reason in held.decision.reasons:
                     remember(session.cleared, kind_of(reason.detector, held.event), None, MAX_KINDS)
@@ -284,32 +289,41 @@ class Pipeline:
     def adopt_policy(self, policy: Policy) -> None:
         """Puts a new policy in force from the next decision on; detectors that were switched off run again."""
         self.policy = policy
+        self._answers.clear()
         self.engine.off.clear()
 
     # ------------------------------------------------------------ inside
 
+    def _about_to_change(self, key: SessionKey) -> Session | None:
+        session = self.sessions.get(key)
+        if session is not None:
+            self.sessions.touched(session)
+        return session
+
     def _all(self, events: Iterable[Event], outcome: Outcome, *, asked: bool, now_ns: int) -> None:
+        if self.weaver.renamed:  # before the events: what held the one id holds the other
+            for old, new in self.weaver.renamed:
+                self._renamed(old, new, outcome, now_ns)
+            self.weaver.renamed.clear()
         if self.sessions.opened:
             self._inherit(outcome)
         for event in events:
             session = self.sessions.get(event.session)
             if session is not None:
                 self._event(event, session, outcome, asked=asked, now_ns=now_ns)
-        if self.weaver.renamed:
-            for old, new in self.weaver.renamed:
-                self._renamed(old, new, outcome, now_ns)
-            self.weaver.renamed.clear()
         if self.weaver.notices:
             for notice in self.weaver.notices:
                 self._noticed(notice, outcome, now_ns)
             self.weaver.notices.clear()
 
     def _event(self, event: Event, session: Session, outcome: Outcome, *, asked: bool, now_ns: int) -> None:
-        judgement = self.engine.step(session, event)
+        judgement = self.engine.step(session, event, now_ns)
         findings = judgement.findings
         outcome.events.append(event)
         if event.unscored:
             session.note_unscored(event.unscored)
+        if event.reading.hits and not session.aware and _in_own_words(event):
+            session.aware = bool(event.reading.hit("aware."))
         if isinstance(event, ToolCall) and event.phase == "started":
             if judgement.failed:
                 session.note_unscored(("detector_failed",))
@@ -392,11 +406,11 @@ class Pipeline:
             at_ns=now_ns,
             findings=tuple(finding.id for finding in findings),
         )
-        self._pause_tree(session.key, cause, outcome)
+        self._pause_tree((session.key,), cause, outcome)
 
-    def _pause_tree(self, root: SessionKey, cause: Cause, outcome: Outcome) -> None:
-        for key in self.tree(root):
-            if key == root or self.runs.get(key).desired != "terminated":
+    def _pause_tree(self, roots: Sequence[SessionKey], cause: Cause, outcome: Outcome) -> None:
+        for key in self.tree(*roots):
+            if self.runs.get(key).desired != "terminated":
                 outcome.transitions.append(self.runs.pause(Pause(key, cause), enforced=self._enforced(key)))
 
     def _enforced(self, key: SessionKey) -> bool:
@@ -416,16 +430,24 @@ class Pipeline:
                 for cause in held.values()
             ]
             if session.parent is not None:
-                siblings = self._children.setdefault(session.parent, {})
-                if len(siblings) < MAX_TREE:
-                    siblings[session.key] = None
-                causes.extend(self.runs.get(session.parent).causes.values())
+                self.adopt(session)
+                causes.extend(self.runs.get(self.sessions.resolve(session.parent)).causes.values())
             run = self.runs.get(session.key)
             for cause in causes:
                 if cause.pause_id not in run.causes and run.desired != "terminated":
                     pause = Pause(session.key, cause)
                     outcome.transitions.append(self.runs.pause(pause, enforced=self._enforced(session.key)))
         self.sessions.opened.clear()
+
+    def adopt(self, session: Session) -> None:
+        """Takes down whose child a session is."""
+        if session.parent is None:
+            return
+        parent = self.sessions.resolve(session.parent)
+        siblings = self._children.get(parent, {})
+        if len(siblings) < MAX_TREE:
+            siblings[session.key] = None
+        remember(self._children, parent, siblings, MAX_PARENTS)
 
     @staticmethod
     def _in_scope(session: Session, scope: str) -> bool:
@@ -438,6 +460,7 @@ class Pipeline:
             outcome.transitions.append(moved)
         if (children := self._children.pop(old, None)) is not None:
             self._children.setdefault(new, {}).update(children)
+        self.sessions.opened.append(new)  # it may have got a parent or a role by this
 
     def _noticed(self, notice: Notice, outcome: Outcome, now_ns: int) -> None:
         session = self.sessions.get(notice.session)
@@ -458,6 +481,10 @@ class Pipeline:
         posture = self.policy.posture(notice.agent.role)
         action = self.policy.action(finding, posture, reversible=False, acts=False)
         self._count(session, finding, action, outcome)
+
+
+def _in_own_words(event: Event) -> bool:
+    return isinstance(event, Reasoning) or (isinstance(event, Message) and event.direction == "outbound")
 
 
 def kind_of(detector: str, act: ToolCall) -> str:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from sidecar.core.digests import remember
 from sidecar.core.organisation import Organisation
 from sidecar.core.reading import NOTHING_READ, Destination, Effect, Piece, Reading
-from sidecar.core.sessions import Session
+from sidecar.core.sessions import MAX_MENTIONS, MAX_OWN_DOMAINS, Session
 from sidecar.core.text.decode import views
 from sidecar.core.text.extract import destinations
 from sidecar.core.text.normalise import fold, hidden
@@ -23,7 +23,7 @@ DATA = 2
 """Rank of what a person hands over as material rather than says: a long text, or one with many addresses in it."""
 MAX_SAID, MAX_ADDRESSED = 4000, 8
 
-MAX_LEAVES, MAX_DEPTH, MAX_MENTIONS = 256, 32, 1024
+MAX_LEAVES, MAX_DEPTH = 256, 32
 MAX_KEY = 40
 """A longer key is no name but content."""
 MAX_VIEWED = 20_000
@@ -64,6 +64,9 @@ class Reader:
             if count >= MAX_LEAVES:
                 complete = False
                 break
+            if text is None:
+                complete = False
+                continue
             pieces.append(self._piece(field, text))
             for where in destinations(field, text):
                 found.setdefault((where.kind, where.address), self._placed(session, where))
@@ -95,7 +98,7 @@ class Reader:
                     remember(session.mentions, name, rank, MAX_MENTIONS)
             own = rank == RANKS["system"] and where.kind == "mail" and where.domain
             if own and not self.organisation.is_personal(where.domain):
-                session.own_domains[where.domain] = None
+                remember(session.own_domains, where.domain, None, MAX_OWN_DOMAINS)
         placed = tuple(self._placed(session, where) for where in named)
         return Reading(pieces=tuple(pieces), hits=_all_hits(pieces), destinations=placed)
 
@@ -115,20 +118,26 @@ def _all_hits(pieces: list[Piece]) -> tuple[str, ...]:
     return tuple(sorted({name for piece in pieces for name in piece.hits}))
 
 
-def _leaves(value: Any) -> Iterator[tuple[str, str]]:
-    """Texts of nested arguments with their dotted paths, in order; keys that hold text count as texts, too."""
+def _leaves(value: Any) -> Iterator[tuple[str, str | None]]:
+    """Texts of nested arguments with their dotted paths, in order; keys that hold text count as texts, too.
+
+    None stands for what is nested deeper than `MAX_DEPTH`.
+    """
     stack: list[tuple[str, Any, int]] = [("arguments", value, 0)]
     while stack:
         path, item, depth = stack.pop()
         if isinstance(item, str):
             if item:
                 yield path, item
-        elif isinstance(item, Mapping) and depth < MAX_DEPTH:
-            stack.extend((f"{path}.{key}", item[key], depth + 1) for key in reversed(item))
+        elif isinstance(item, Mapping | list | tuple) and depth >= MAX_DEPTH:
+            if item:
+                yield path, None
+        elif isinstance(item, Mapping):
+            stack.extend((f"{path}.{str(key)[:MAX_KEY]}", item[key], depth + 1) for key in reversed(item))
             for key in item:
                 if isinstance(key, str) and len(key) > MAX_KEY:
                     yield f"{path}.(key)", key
-        elif isinstance(item, list | tuple) and depth < MAX_DEPTH:
+        elif isinstance(item, list | tuple):
             stack.extend((f"{path}.{index}", item[index], depth + 1) for index in reversed(range(len(item))))
         elif isinstance(item, int | float) and not isinstance(item, bool):
             yield path, str(item)

@@ -57,6 +57,7 @@ class Run(Struct):
         causes: Pauses that hold it, oldest first; all must be cleared.
         pause_id: The newest of them, or the last one once it runs again.
         promised: Highest epoch given to a change that is being stored.
+        asked: Pause id → epoch at which it was last asked for.
         in_flight: Call ids of acts that had begun when the pause came.
     """
 
@@ -69,6 +70,7 @@ class Run(Struct):
     in_flight: tuple[str, ...] = ()
     requested_ns: int = 0
     confirmed_ns: int = 0
+    asked: dict[str, int] = {}
 
 
 RUNNING = Run()
@@ -77,14 +79,15 @@ RUNNING = Run()
 class RunStates:
     """Run states by session. A session without an entry is running at epoch 0.
 
-    Memory: one entry a session that was ever paused or terminated, at most `capacity`; beyond it the oldest entry that
-    does not hold a session goes (the store keeps it).
+    Memory: one entry a session that was ever paused or terminated, at most `capacity`; beyond it the oldest entry of a
+    session that runs goes (the store keeps it), and no epoch given later is as low as one that was forgotten.
     """
 
     def __init__(self, *, capacity: int = 200_000) -> None:
         self._runs: dict[SessionKey, Run] = {}
         self._capacity = capacity
         self._unconfirmed: dict[SessionKey, int] = {}
+        self._forgotten = 0
 
     def __iter__(self) -> Iterator[tuple[SessionKey, Run]]:
         return iter(self._runs.items())
@@ -119,6 +122,7 @@ class RunStates:
         run.causes[cause.pause_id] = cause
         run.pause_id = cause.pause_id
         run.epoch = run.promised = max(run.promised, run.epoch) + 1
+        run.asked[cause.pause_id] = run.epoch
         run.desired = after
         if before != "paused":
             run.observed = "requested" if enforced else "unenforced"
@@ -167,10 +171,12 @@ class RunStates:
         key, command = transition.session, transition.command
         run = self._own(key)
         before = run.desired
-        for pause_id in transition.cleared:
-            run.causes.pop(pause_id, None)
+        for pause_id in transition.cleared:  # unless it was asked for again meanwhile
+            if isinstance(command, Resume) and run.asked.get(pause_id, 0) <= command.epoch:
+                run.causes.pop(pause_id, None)
+                run.asked.pop(pause_id, None)
         if transition.after == "terminated":
-            run.causes, run.desired = {}, "terminated"
+            run.causes, run.asked, run.desired = {}, {}, "terminated"
         elif run.desired != "terminated" and not run.causes:
             run.desired, run.observed, run.in_flight = "running", "running", ()
             self._unconfirmed.pop(key, None)
@@ -212,6 +218,8 @@ class RunStates:
         before = target.desired
         target.epoch = target.promised = max(target.promised, run.promised, target.epoch, run.epoch) + 1
         target.causes |= run.causes
+        for pause_id, epoch in run.asked.items():
+            target.asked[pause_id] = max(epoch, target.asked.get(pause_id, 0))
         if "terminated" in (target.desired, run.desired):
             target.desired = "terminated"
         elif "paused" in (target.desired, run.desired):
@@ -227,10 +235,11 @@ class RunStates:
         if run is None:
             if len(self._runs) >= self._capacity:
                 for old, state in self._runs.items():
-                    if state.desired != "paused":
+                    if state.desired == "running":
+                        self._forgotten = max(self._forgotten, state.epoch, state.promised)
                         del self._runs[old]
                         break
-            run = self._runs[key] = Run()
+            run = self._runs[key] = Run(promised=self._forgotten)
         return run
 
     @staticmethod

@@ -8,12 +8,15 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from sidecar.core.digests import remember
 from sidecar.core.events import NO_AGENT, Agent, SessionKey
 from sidecar.core.findings import Severity
 from sidecar.core.span import Grade
 
 ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-")
 MAX_ID = 128
+MAX_ACTS, MAX_TEXTS, MAX_ALIASES, MAX_MENTIONS, MAX_OWN_DOMAINS = 256, 256, 256, 1024, 32
+MAX_INTENTS, MAX_CHAINS, MAX_CALLS, MAX_UNSEEN, MAX_KINDS = 64, 64, 64, 64, 64
 
 
 def clean_id(told: str) -> str:
@@ -28,6 +31,7 @@ class Act(Struct):
 
     Attributes:
         digest: Of bare tool name and arguments; b"" when the arguments are not known.
+        asked_as: The model's own id of the call, where the gate or the span has another.
         source: Who told of it first: the gate, a tool span, or a model's message.
         span: ``trace_id:span_id`` of its best evidence.
         scope: Instrumentation scope of its span, "" at the gate.
@@ -46,6 +50,7 @@ class Act(Struct):
     ended_ns: int = 0
     result: bytes = b""
     gated: bool = False
+    asked_as: str = ""
 
 
 class Intent(Struct, frozen=True):
@@ -68,7 +73,7 @@ class Told(Struct, frozen=True):
 
 
 class Session(Struct):
-    """All that is remembered of one session. Every container has a bound (`MAX_*` in `core.weave`).
+    """All that is remembered of one session. Every container has a bound, `MAX_…` of this module.
 
     Attributes:
         aliases: Ids it was known by before, oldest first.
@@ -136,28 +141,26 @@ class Session(Struct):
         """Takes over all that `other` knows; used when two ids turn out to be one session."""
         self.created_ns = min(self.created_ns, other.created_ns)
         self.last_ns = max(self.last_ns, other.last_ns)
-        self.aliases += (*other.aliases, other.key)
+        self.aliases = (*self.aliases, *other.aliases, other.key)[-MAX_ALIASES:]
         if self.agent == NO_AGENT:
             self.agent = other.agent
         self.parent = self.parent or other.parent
-        memories: tuple[tuple[dict[Any, Any], dict[Any, Any]], ...] = (
-            (self.acts, other.acts), (self.intents, other.intents), (self.chains, other.chains),
-            (self.texts, other.texts), (self.calls, other.calls), (self.unseen, other.unseen),
-            (self.unscored, other.unscored), (self.cleared, other.cleared), (self.stressors, other.stressors),
-            (self.own_domains, other.own_domains), (self.kinds, other.kinds),
+        for address, rank in self.mentions.items():
+            other.mentions[address] = max(rank, other.mentions.get(address, 0))
+        memories: tuple[tuple[dict[Any, Any], dict[Any, Any], int], ...] = (
+            (self.acts, other.acts, MAX_ACTS), (self.intents, other.intents, MAX_INTENTS),
+            (self.chains, other.chains, MAX_CHAINS), (self.texts, other.texts, MAX_TEXTS),
+            (self.calls, other.calls, MAX_CALLS), (self.unseen, other.unseen, MAX_UNSEEN),
+            (self.unscored, other.unscored, MAX_KINDS), (self.stressors, other.stressors, MAX_KINDS),
+            (self.cleared, other.cleared, MAX_KINDS), (self.kinds, other.kinds, MAX_KINDS),
+            (self.own_domains, other.own_domains, MAX_OWN_DOMAINS), (self.mentions, other.mentions, MAX_MENTIONS),
         )  # fmt: skip
-        for mine, theirs in memories:
+        for mine, theirs, limit in memories:
             for name, value in theirs.items():
-                mine.setdefault(name, value)
-        for address, rank in other.mentions.items():
-            self.mentions[address] = max(rank, self.mentions.get(address, 0))
+                if name not in mine or mine is self.mentions:
+                    remember(mine, name, value, limit)
         for family, score in other.suspicion.items():
             self.suspicion[family] = max(score, self.suspicion.get(family, 0.0))
-        for name, state in other.states.items():
-            if name in self.states:
-                self.states[name].absorb(state)
-            else:
-                self.states[name] = state
         if other.peak is not None:
             self.peak = other.peak if self.peak is None else max(self.peak, other.peak)
         self.span_count += other.span_count
@@ -174,9 +177,10 @@ class SessionTable:
     """Sessions by key, the least recently seen first; at most `capacity`, shared fairly between realms.
 
     Args:
-        opened: Sessions that are new, or newly have a parent, since the caller last emptied the list.
+        opened: Sessions that are new, or newly have a parent or a role, since the caller last emptied the list.
         gone: Called when a key means nothing any more (its session was forgotten or renamed).
         dropped: Called when a session is forgotten for want of room.
+        joined: Called to join the detectors' states of a session that turned out to be another into those of that one.
         touched: Called before a session may change (a snapshot that is being taken writes it down first).
         capacity: Sessions kept. When it is reached, the realm with the most sessions loses its quietest one; a
             session for which `held(key)` is true is never lost.
@@ -193,6 +197,7 @@ class SessionTable:
         self.held: Callable[[SessionKey], bool] = lambda key: False
         self.touched: Callable[[Session], None] = lambda session: None
         self.gone: Callable[[SessionKey], None] = lambda key: None
+        self.joined: Callable[[dict[str, Any], dict[str, Any]], None] = lambda states, others: None
         self.dropped: Callable[[Session], None] = lambda session: None
 
     def __len__(self) -> int:
@@ -258,7 +263,10 @@ class SessionTable:
         self.drop(old)
         target = self.open(new, now_ns)
         if source is not None:
+            for alias in source.aliases:  # so that the way from an old id to the session is always one step
+                self._aliases[alias] = new
             target.absorb(source)
+            self.joined(target.states, source.states)
         self._aliases[old] = new
         while len(self._aliases) > self._alias_capacity:
             del self._aliases[next(iter(self._aliases))]

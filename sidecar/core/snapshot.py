@@ -6,7 +6,7 @@ encoded in small steps, and whatever is about to change first is encoded before 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -44,14 +44,19 @@ class Snapshots:
         pipeline.sessions.touched = self._touch_session
         pipeline.sessions.gone = self._session_gone
         pipeline.engine.touched = self._touch_agent
+        pipeline.engine.gone = lambda key: self._forget(f"a/{key[0]}\0{key[1]}")
         pipeline.weaver.touched = self._touch_trace
+        pipeline.weaver.gone = lambda key: self._forget(f"t/{key[0]}\0{key[1]}")
 
     def begin(self) -> None:
         """Fixes the moment; what an unfinished snapshot had left to do becomes part of this one."""
         self._pending |= self._changed
         self._changed = {}
-        self._pending["held"] = self._held
-        self._deletes = list(self._gone)
+        held = list(self._pipeline.held.items())
+        self._pending["held"] = lambda: _encode(held)
+        for name in self._gone:
+            self._upserts.pop(name, None)
+        self._deletes = list(dict.fromkeys((*self._deletes, *self._gone)))
         self._gone = {}
 
     def step(self) -> bool:
@@ -64,10 +69,12 @@ class Snapshots:
     def take(self) -> tuple[dict[str, bytes], list[str]]:
         """The pieces that changed and the names of those that are gone."""
         upserts, self._upserts = self._upserts, {}
-        return upserts, [name for name in self._deletes if name not in upserts]
+        deletes, self._deletes = self._deletes, []
+        return upserts, [name for name in deletes if name not in upserts]
 
-    def failed(self, upserts: Mapping[str, bytes]) -> None:
-        """A snapshot could not be stored: what it held counts as changed again."""
+    def failed(self, upserts: Mapping[str, bytes], deletes: Iterable[str] = ()) -> None:
+        """A snapshot could not be stored: what it held counts as changed again, and what it named as gone, as gone."""
+        self._gone |= {name: None for name in deletes if name not in self._changed and name not in self._pending}
         for name in upserts:
             kind, _, rest = name.partition("/")
             realm, _, identity = rest.partition("\0")
@@ -93,7 +100,9 @@ class Snapshots:
         self._touch(f"s/{session.key.realm}\0{session.key.id}", lambda: self._session(session))
 
     def _session_gone(self, key: SessionKey) -> None:
-        name = f"s/{key.realm}\0{key.id}"
+        self._forget(f"s/{key.realm}\0{key.id}")
+
+    def _forget(self, name: str) -> None:
         self._changed.pop(name, None)
         if name in self._pending:
             self._write(name)
@@ -112,9 +121,6 @@ class Snapshots:
     def _trace(self, key: tuple[str, str]) -> bytes | None:
         trace = self._pipeline.weaver.traces.get(key)
         return None if trace is None else _encode(trace)
-
-    def _held(self) -> bytes:
-        return _encode(list(self._pipeline.held.items()))
 
 
 def restore(pipeline: Pipeline, blobs: Mapping[str, bytes]) -> list[tuple[str, str]]:
@@ -140,13 +146,14 @@ def _restore(pipeline: Pipeline, name: str, blob: bytes) -> None:
         session.states = pipeline.engine.revive(session.states, by_session=True)
         pipeline.sessions.put(session)
         pipeline.weaver.revive(session)
+        pipeline.adopt(session)
     elif kind == "a":
         saved = msgspec.msgpack.decode(blob, type=_Agent)
         state = AgentState(saved.agent, events=saved.events, learned=saved.learned)
         state.states = pipeline.engine.revive(saved.states, by_session=False)
         state.pending.extend(saved.pending)
         state.versions = dict.fromkeys(saved.versions)
-        pipeline.engine.agents[(realm, identity)] = state
+        pipeline.engine.put((realm, identity), state)
     elif kind == "t":
         pipeline.weaver.traces[(realm, identity)] = msgspec.msgpack.decode(blob, type=Trace)
     elif name == "held":

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from sidecar.core.digests import act_digest, event_id, remember, text_digest
+from sidecar.core.digests import act_digest, bare, event_id, remember, text_digest
 from sidecar.core.events import Agent, Event, Message, Reasoning
 from sidecar.core.history import ASSISTANT
 from sidecar.core.reading import Reading
 from sidecar.core.semconv.facts import Part, plain_text
-from sidecar.core.sessions import Intent, Session, Told
+from sidecar.core.sessions import MAX_INTENTS, MAX_TEXTS, Act, Intent, Session, Told
 
 if TYPE_CHECKING:
     from sidecar.core.weave import Weaver
 
-MAX_INTENTS, MAX_TEXTS = 64, 256
 JOIN_NS = 600 * 10**9
 """How far apart two tellings of one call without a call id may be."""
 
@@ -84,37 +83,65 @@ class Telling:
         )
 
     def _call(self, part: Part, *, in_history: bool) -> None:
-        session = self._session
+        session, weaver = self._session, self._weaver
         call_id = part.id or event_id("", part.name, plain_text(part.value), self._place)
         digest = act_digest(part.name, part.value)
-        known = session.acts.get(call_id)
+        intent = Intent(call_id, part.name, part.value, self._end_ns, self._place, part.cut)
+        known = weaver.act_called(session, call_id)
         if known is not None and (in_history or known.digest in (digest, b"") or not known.ended):
+            if not known.digest:
+                weaver.tell_arguments(session, known, intent, self._events)
             return
         if call_id in session.intents and (in_history or session.intents[call_id].arguments == part.value):
             return
-        if not part.id or not session.gated:
-            for act in session.acts.values():  # the span came first and knows no call id
-                if not act.call_id and act.digest == digest and abs(act.started_ns - self._end_ns) < JOIN_NS:
-                    act.call_id = call_id
-                    session.acts[call_id] = session.acts.pop(act.event_id)
-                    return
-        remember(
-            session.intents,
-            call_id,
-            Intent(call_id, part.name, part.value, self._end_ns, self._place, part.cut),
-            MAX_INTENTS,
-        )
-        self._weaver.expect(session)
+        for act in session.acts.values():  # the act was told first, by one who does not know this call id
+            same = act.digest == digest if act.digest else bare(act.tool) == bare(part.name)
+            if same and self._is_unnamed(act):
+                self._name(act, call_id)
+                weaver.tell_arguments(session, act, intent, self._events)
+                return
+        remember(session.intents, call_id, intent, MAX_INTENTS)
+        weaver.expect(session)
+
+    def _is_unnamed(self, act: Act) -> bool:
+        """Whether no message has told of an act yet, which has no id, or one that the gate's client made."""
+        mine = act.source == "gate" if act.call_id else act.source != "message"
+        return mine and not act.asked_as and abs(act.started_ns - self._end_ns) < JOIN_NS
+
+    def _name(self, act: Act, call_id: str) -> None:
+        """From now on messages call `act` so."""
+        if act.call_id:
+            act.asked_as = call_id
+        else:
+            act.call_id = call_id
+            self._session.acts[call_id] = self._session.acts.pop(act.event_id)
 
     def _response(self, part: Part) -> None:
         session, weaver = self._session, self._weaver
-        intent = session.intents.pop(part.id, None)
-        act = session.acts.get(part.id)
+        call_id = part.id or self._oldest_call(part.name)
+        intent = session.intents.pop(call_id, None)
+        act = weaver.act_called(session, call_id)
         if act is None and intent is not None:
-            act = weaver.derive(session, intent, self._events)
+            act = self._gated_act(intent) or weaver.derive(session, intent, self._events)
         if act is None or (act.ended and (act.result or part.value is None)):
             return
         weaver.ended(session, self._agent, act, part.value, False, self._start_ns, (), self._place, self._events)
+
+    def _oldest_call(self, tool: str) -> str:
+        """The call that a response without an id answers, "" where none waits for one."""
+        for intent in self._session.intents.values():
+            if not tool or bare(intent.tool) == bare(tool):
+                return intent.call_id
+        return ""
+
+    def _gated_act(self, intent: Intent) -> Act | None:
+        """The act that the gate was asked about with other arguments than the model's: defaults added, types made."""
+        for act in self._session.acts.values() if self._session.gated else ():
+            if act.source == "gate" and bare(act.tool) == bare(intent.tool) and self._is_unnamed(act):
+                self._name(act, intent.call_id)
+                self._weaver.tell_arguments(self._session, act, intent, self._events)
+                return act
+        return None
 
     def _read(self, text: str, role: str) -> Reading:
         return self._weaver.read_text(self._session, "text", text, role)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sidecar.core import semconv
 from sidecar.core.digests import act_digest, bare, event_id, remember, text_digest
@@ -26,12 +27,23 @@ from sidecar.core.events import (
 from sidecar.core.history import extend, steps
 from sidecar.core.reading import NOTHING_READ, Reading
 from sidecar.core.semconv.facts import Facts, Part, Turn, plain_text
-from sidecar.core.sessions import Act, Intent, Session, SessionTable, clean_id
+from sidecar.core.sessions import (
+    MAX_ACTS,
+    MAX_CALLS,
+    MAX_CHAINS,
+    MAX_UNSEEN,
+    Act,
+    Intent,
+    Session,
+    SessionTable,
+    clean_id,
+)
 from sidecar.core.span import Record, Span, Speaker
 from sidecar.core.telling import JOIN_NS, Telling
 
-MAX_ACTS, MAX_CHAINS, MAX_CALLS, MAX_UNSEEN = 256, 64, 64, 64
-MAX_TRACES, MAX_SPANS_OF_TRACE, MAX_THREADS = 50_000, 4096, 50_000
+MAX_TRACES, MAX_SPANS_OF_TRACE, MAX_THREADS, MAX_NAMED_CALLS = 50_000, 4096, 50_000, 50_000
+MAX_NAME = 128
+"""Longest name, id or version of an agent; of a longer one the head."""
 INTENT_WAIT_NS = 5 * 10**9
 """How long a model's tool call waits for a span or a question at the gate before it counts as run. Tool spans start
 0.4-6 ms after the model span ends (telemetry.md §0); 5 s is the batch delay of the SDK."""
@@ -85,9 +97,10 @@ ReadText = Callable[[Session, str, str, str], Reading]
 
 
 class Weaver:
-    """Makes events of records. Memory: `MAX_TRACES` traces, `MAX_THREADS` histories, and the session table.
+    """Makes events of records. Memory: `MAX_TRACES` traces, `MAX_THREADS` histories, `MAX_NAMED_CALLS` ids of calls,
+    and the session table.
 
-    `touched` is called with a trace's key before that trace may change.
+    `touched` is called with a trace's key before that trace may change, `gone` when it is forgotten.
 
     Args:
         table: The sessions; shared with the engine.
@@ -100,6 +113,8 @@ class Weaver:
         self._read_arguments, self.read_text = read_arguments, read_text
         self.traces: dict[tuple[str, str], Trace] = {}
         self.touched: Callable[[tuple[str, str]], None] = lambda key: None
+        self.gone: Callable[[tuple[str, str]], None] = lambda key: None
+        self._named_calls: dict[str, SessionKey] = {}
         self._threads: dict[tuple[str, bytes], SessionKey] = {}
         self._waiting: dict[SessionKey, None] = {}
         self.notices: list[Notice] = []
@@ -118,9 +133,13 @@ class Weaver:
         span = record.span
         if facts is None:
             self.unmapped += end
-            if end and span.parent_id and (trace := self.traces.get((record.speaker.realm, span.trace_id))):
+            key = (record.speaker.realm, span.trace_id)
+            if end and span.parent_id and (trace := self.traces.get(key)) is not None:
+                self.touched(key)
                 remember(trace.parents, span.span_id, span.parent_id, MAX_SPANS_OF_TRACE)
             return []
+        if not (span.trace_id and span.span_id):
+            span = _placed(span)
         session = self._session_of(record.speaker, span, facts, now_ns)
         agent = self._agent_of(session, record.speaker, span, facts)
         place = f"{span.trace_id}:{span.span_id}"
@@ -156,16 +175,18 @@ class Weaver:
         session = self.table.open(asked.session, now_ns)
         session.gated = True
         if asked.agent != NO_AGENT:
-            session.agent = asked.agent
+            self._plays(session, asked.agent)
         digest = act_digest(asked.tool, asked.arguments)
-        intent = self._take_intent(session, asked.call_id, digest)
+        intent = self._take_intent(session, asked.call_id, digest, asked.tool)
         act = self._find_act(session, asked.call_id, digest, asked.tool, asked.at_ns, "gate")
         new = act is None
         if act is None:
             act = self._remember_act(
                 session,
                 Act(
-                    event_id=self._event_id(session, asked.call_id, f"gate:{asked.call_id}:{digest.hex()}"),
+                    event_id=self._event_id(
+                        session, asked.call_id, f"gate:{session.key.id}:{session.act_count}:{digest.hex()}"
+                    ),
                     tool=asked.tool,
                     call_id=asked.call_id,
                     digest=digest,
@@ -175,6 +196,8 @@ class Weaver:
                 ),
             )
         act.gated = True
+        if intent is not None and intent.call_id != act.call_id:
+            act.asked_as = intent.call_id
         reading = self._read_arguments(session, asked.tool, "", asked.arguments)
         event = ToolCall(
             event_id=act.event_id,
@@ -195,11 +218,12 @@ class Weaver:
     def due(self, now_ns: int, *, all_of_them: bool = False) -> list[Event]:
         """Acts that a model asked for and nobody else told of in time; `all_of_them` at the end of a stream."""
         events: list[Event] = []
-        for key in list(self._waiting):
+        for key in sorted(self._waiting):  # the same order after a restart
             session = self.table.get(key)
             if session is None:
                 del self._waiting[key]
                 continue
+            self.table.touched(session)
             for intent in () if session.gated else list(session.intents.values()):
                 if all_of_them or now_ns - intent.at_ns >= INTENT_WAIT_NS:
                     del session.intents[intent.call_id]
@@ -220,6 +244,9 @@ class Weaver:
         """Takes in a session from a snapshot: its histories are known, its open intents are waited for."""
         for chain in session.chains:
             remember(self._threads, (session.key.realm, chain), session.key, MAX_THREADS)
+        for act in session.acts.values():
+            if len(act.call_id) >= UNIQUE_CALL_ID:
+                remember(self._named_calls, act.event_id, session.key, MAX_NAMED_CALLS)
         if session.intents or session.unseen:
             self.expect(session)
 
@@ -240,7 +267,9 @@ class Weaver:
         trace = self.traces.get(key)
         if trace is None:
             if len(self.traces) >= MAX_TRACES:
-                del self.traces[next(iter(self.traces))]
+                oldest = next(iter(self.traces))
+                del self.traces[oldest]
+                self.gone(oldest)
             trace = self.traces[key] = Trace()
         self.touched(key)
         return trace
@@ -298,19 +327,26 @@ class Weaver:
         return None if known is None else self.table.resolve(known)
 
     def _agent_of(self, session: Session, speaker: Speaker, span: Span, facts: Facts) -> Agent:
+        """Who acts. A name that the credential fixes is the role, whatever the span says: posture goes by it."""
         known = session.agent
-        name = facts.agent_name or speaker.agent or ""
-        if name or facts.agent_id:
-            version = facts.agent_version or known.version
-            if name == known.name and facts.agent_id in ("", known.id) and version == known.version:
-                return known
-            agent = Agent(speaker.realm, facts.agent_id or known.id, name or known.name, version)
-            session.agent = agent
-            return agent
-        if known is NO_AGENT or known == NO_AGENT:
+        told, agent_id = facts.agent_name[:MAX_NAME], facts.agent_id[:MAX_NAME]
+        name = speaker.agent or told
+        if name or agent_id:
+            name = name or known.name
+            same = name == known.name
+            agent_id = agent_id or (told if told != name else "") or (known.id if same else "")
+            version = facts.agent_version[:MAX_NAME] or (known.version if same else "")
+            if not same or agent_id != known.id or version != known.version:
+                self._plays(session, Agent(speaker.realm, agent_id, name, version))
+        elif known == NO_AGENT:
             service = span.resource.get("service.name")
-            session.agent = Agent(speaker.realm, "", service if isinstance(service, str) else "")
+            self._plays(session, Agent(speaker.realm, "", service[:MAX_NAME] if isinstance(service, str) else ""))
         return session.agent
+
+    def _plays(self, session: Session, agent: Agent) -> None:
+        if agent.role != session.agent.role:
+            self.table.opened.append(session.key)  # what holds the role holds it
+        session.agent = agent
 
     def _ended_before(self, realm: str, span: Span) -> bool:
         ended = self._trace(realm, span.trace_id).ended
@@ -320,8 +356,13 @@ class Weaver:
         return False
 
     def _event_id(self, session: Session, call_id: str, otherwise: str) -> str:
+        """Names an act by its call id if no other act has it, in this session or another, else by where it was told."""
         if len(call_id) >= UNIQUE_CALL_ID and call_id not in session.acts:
-            return event_id(session.key.realm, "call", call_id)
+            named = event_id(session.key.realm, "call", call_id)
+            owner = self._named_calls.get(named)
+            if owner is None or self.table.resolve(owner) == session.key:
+                remember(self._named_calls, named, session.key, MAX_NAMED_CALLS)
+                return named
         return event_id(session.key.realm, "span", otherwise)
 
     # ------------------------------------------------------------ acts
@@ -333,7 +374,7 @@ class Weaver:
         session.unseen.clear()
         digest = b"" if facts.arguments is None else act_digest(facts.tool, facts.arguments)
         call_id = facts.call_id
-        intent = self._take_intent(session, call_id, digest)
+        intent = self._take_intent(session, call_id, digest, facts.tool)
         if intent is not None and not call_id:
             call_id = intent.call_id
         act = self._find_act(session, call_id, digest, facts.tool, span.start_ns, span.scope, span)
@@ -353,11 +394,7 @@ class Weaver:
                 ),
             )
             if session.gated and not facts.gated:
-                unanswered = span.attributes.get("sidecar.ungated") is True
-                kind = "ran_unanswered" if unanswered else "ungated_act"
-                text = "a reversible act ran while the gate could not answer" if unanswered else (
-                    "an act ran without asking the gate, in a session that is gated")  # fmt: skip
-                self._notice(kind, session, agent, span.start_ns, place, act.event_id, text)
+                self._ungated(session, agent, act, answered=span.attributes.get("sidecar.ungated") is not True)
             arguments, withheld, unscored = facts.arguments, facts.withheld, facts.unscored
             if arguments is None and intent is not None and intent.arguments is not None:
                 arguments = intent.arguments  # the model's message tells what the span withholds
@@ -371,9 +408,12 @@ class Weaver:
                 if act.digest and act.source == "gate":
                     text = "the act that ran has other arguments than the one that was asked for"
                     self._notice("conflicting_duplicate", session, agent, span.start_ns, place, act.event_id, text)
-                if not act.ended:
-                    act.digest = digest
-                    self._started(session, agent, act, facts.arguments, facts.description, (), facts.unscored, events)
+                act.digest = digest
+                self._started(session, agent, act, facts.arguments, facts.description, (), facts.unscored, events)
+            elif not act.digest and intent is not None and intent.arguments is not None:
+                self.tell_arguments(session, act, intent, events)
+        if intent is not None and intent.call_id != act.call_id:
+            act.asked_as = intent.call_id
         return act
 
     def _started(
@@ -442,6 +482,14 @@ class Weaver:
             )
         )
 
+    def tell_arguments(self, session: Session, act: Act, intent: Intent, events: list[Event]) -> None:
+        """A model's message tells the arguments of an act; they are judged unless they are known already."""
+        digest = act_digest(intent.tool, intent.arguments)
+        if intent.arguments is not None and digest != act.digest:
+            act.digest = digest
+            unscored = ("cut",) if intent.cut else ()
+            self._started(session, session.agent, act, intent.arguments, "", (), unscored, events)
+
     def derive(self, session: Session, intent: Intent, events: list[Event]) -> Act:
         """A model's tool call that no span tells of has run all the same: its answer came back, or time has passed."""
         act = self._remember_act(
@@ -459,7 +507,15 @@ class Weaver:
         withheld = ("arguments",) if intent.arguments is None else ()
         unscored = (("withheld",) if withheld else ()) + (("cut",) if intent.cut else ())
         self._started(session, session.agent, act, intent.arguments, "", withheld, unscored, events)
+        if session.gated:
+            self._ungated(session, session.agent, act, answered=True)
         return act
+
+    def _ungated(self, session: Session, agent: Agent, act: Act, *, answered: bool) -> None:
+        kind, text = "ungated_act", "an act ran without asking the gate, in a session that is gated"
+        if not answered:
+            kind, text = "ran_unanswered", "a reversible act ran while the gate could not answer"
+        self._notice(kind, session, agent, act.started_ns, act.span, act.event_id, text)
 
     def _remember_act(self, session: Session, act: Act) -> Act:
         session.act_count += 1
@@ -482,27 +538,34 @@ class Weaver:
         for act in reversed(session.acts.values()):
             if call_id and act.call_id and act.call_id != call_id:
                 continue
-            if act.source == "span" and act.scope == scope and scope != "gate":
-                continue  # one instrumentation tells a call once: this is another call
+            if act.scope and (span is None or act.scope == scope):
+                continue  # one instrumentation tells a call once, and the gate is asked before: this is another call
             same = act.digest == digest if act.digest and digest else bare(act.tool) == bare(tool)
             if not same or abs(at_ns - act.started_ns) > JOIN_NS:
                 continue
-            if act.source == "span" and act.ended and span is not None and at_ns > act.ended_ns:
+            if act.ended and (span is None or at_ns > act.ended_ns):
                 continue  # began after the other had ended: the same call made again
-            if act.source == "span" and scope == "gate":
-                continue
-            if act.source == "gate" and act.ended and act.scope:
-                continue
             return act
         return None
 
-    def _take_intent(self, session: Session, call_id: str, digest: bytes) -> Intent | None:
+    def act_called(self, session: Session, call_id: str) -> Act | None:
+        """The act that a model's message calls so."""
+        act = session.acts.get(call_id)
+        if act is None and call_id:
+            act = next((known for known in session.acts.values() if known.asked_as == call_id), None)
+        return act
+
+    def _take_intent(self, session: Session, call_id: str, digest: bytes, tool: str) -> Intent | None:
+        """The model's wish that an act fulfils: by id, else by content, else, where that is withheld, by the tool."""
         if call_id and (intent := session.intents.pop(call_id, None)) is not None:
             return intent
-        if digest:
-            for intent in session.intents.values():
-                if act_digest(intent.tool, intent.arguments) == digest:
-                    return session.intents.pop(intent.call_id)
+        for intent in session.intents.values():
+            if digest:
+                same = act_digest(intent.tool, intent.arguments) == digest
+            else:
+                same = not call_id and bare(intent.tool) == bare(tool)
+            if same:
+                return session.intents.pop(intent.call_id)
         return None
 
     def _check_duplicate(self, session: Session, agent: Agent, span: Span, facts: Facts, place: str) -> None:
@@ -594,9 +657,12 @@ class Weaver:
         if part.type in ("text", "reasoning"):
             return text_digest(part.text) in session.texts
         if part.type == "call":
-            return bool(part.id) and (part.id in session.acts or part.id in session.intents)
+            if part.id:
+                return part.id in session.intents or self.act_called(session, part.id) is not None
+            digest = act_digest(part.name, part.value)
+            return any(act.digest == digest for act in session.acts.values())
         if part.type == "response" and part.id:
-            act = session.acts.get(part.id)
+            act = self.act_called(session, part.id)
             return act is not None and act.ended
         return False
 
@@ -648,10 +714,17 @@ class Weaver:
         self.notices.append(Notice(kind, session.key, agent, at_ns, place, about, text))
 
 
+def _placed(span: Span) -> Span:
+    """A record outside any trace, or any span, in one of its own: it must not share a session with all others such."""
+    content = plain_text(span.attributes), plain_text(span.body)
+    name = event_id("placed", span.name, str(span.end_ns), *content)
+    return replace(span, trace_id=span.trace_id or name, span_id=span.span_id or name[:16])
+
+
 def _another(act: Act, digest: bytes, scope: str, span: Span | None) -> bool:
     """Whether a telling that bears the call id of `act` is about another call: clients use ids again, attackers too."""
-    if span is None:  # the gate asks twice about one call only if it is the same call
-        return bool(act.digest and act.digest != digest) and (act.ended or act.source != "message")
+    if span is None:  # the gate asks twice about one call only if it is the same call, and has not run
+        return act.ended or bool(act.digest and act.digest != digest and act.source != "message")
     told_here = act.span == f"{span.trace_id}:{span.span_id}"
     return bool(act.scope) and not told_here and (act.scope == scope or (act.ended and span.start_ns > act.ended_ns))
 

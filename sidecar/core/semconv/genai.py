@@ -150,7 +150,7 @@ def _model(span: Span) -> Facts:
         finish, _ = structured(finish)
     if isinstance(finish, str):
         finish = [finish]
-    facts.finish = tuple(_text(f).lower() for f in finish or ())
+    facts.finish = tuple(_text(f).lower() for f in finish) if isinstance(finish, list) else ()
     if not facts.finish:  # the Anthropic SDK's own spans
         facts.finish = tuple(_text(f).lower() for f in (get("anthropic.message.stop_reason"),) if f)
     facts.input_tokens = _count(_first(get, "input_tokens"))

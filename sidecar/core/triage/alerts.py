@@ -55,7 +55,7 @@ class AlertBook:
         resolved: list[Alert] = []
         for session, detector in list(islice(self._order, 256)):
             alert = self._by_session[session][detector]
-            if is_held(session):
+            if is_held(session) or alert.last_ns > now_ns:  # a clock that runs ahead must not keep the others firing
                 self._put(alert)
             elif now_ns - alert.last_ns >= QUIET_NS:
                 resolved.append(self._resolve(session, detector, now_ns))
