@@ -17,7 +17,7 @@ from typing import Annotated, Literal, Protocol
 from msgspec import Struct
 from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
-from sidecar import documents
+from sidecar import yaml
 from sidecar.control.v1 import control_pb2 as pb
 from sidecar.core.span import LOCAL, Speaker
 from sidecar.errors import ConfigError, ControlError
@@ -258,10 +258,9 @@ class Credentials:
             path = file.resolve(strict=True)
             check_file(path)
             seen = _version(file)
-            text = path.read_bytes()
         except OSError as error:
             raise ConfigError(f"cannot be read: {error.strerror}", file=str(file)) from error
-        found = documents.read(text, Tokens, file=str(file))
+        found: Tokens = yaml.validated(Tokens, yaml.load(path), str(file))
         self._known = {known.digest: known for known in map(_known, found.tokens)}
         self._seen = seen
 
