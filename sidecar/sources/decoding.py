@@ -67,7 +67,7 @@ class Limits(Settings):
     """Characters of one text that are kept."""
     span_nodes: int = Field(default=50_000, ge=1)
     """Values, keys and other fields of one span; one with more is rejected."""
-    nodes: int = Field(default=2_000_000, ge=1)
+    nodes: int = Field(default=500_000, ge=1)
     """Values in lists and maps of a whole request; one with more is refused."""
 
 

@@ -24,7 +24,7 @@ from sidecar.sources.decode import Limits, Signal, decode
 RECORD_BYTES = 64 * 2**20
 """Largest record, that is line or delimited message."""
 
-LIMITS = Limits(spans=1_000_000, nodes=20_000_000)
+LIMITS = Limits(spans=1_000_000, nodes=5_000_000)
 """A recording may hold in one line what nobody would send at once, for instance a whole session."""
 
 _NAMED = 20  # bad records that a report names; the rest are counted

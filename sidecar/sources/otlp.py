@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import logging
 import math
 import stat
 import traceback
@@ -290,6 +291,16 @@ def response(signal: Signal, receipt: Receipt) -> ExportTraceServiceResponse | E
     return answer
 
 
-def trail(error: Exception) -> str:
-    """Where an error came from, for the log; not its words, which may repeat what was sent."""
-    return type(error).__name__ + "\n" + "".join(traceback.format_tb(error.__traceback__))
+def log_ours(log: logging.Logger, error: Exception) -> None:
+    """Logs a mistake of ours, once for each place that it comes from: whoever found it can make it come again.
+
+    The error's own words are left out, which may repeat what was sent.
+    """
+    frames = traceback.format_tb(error.__traceback__)
+    place = type(error).__name__ + "".join(frames[-1:])
+    if place not in _logged and len(_logged) < 100:
+        _logged.add(place)
+        log.error("a request failed for a reason of ours: %s\n%s", type(error).__name__, "".join(frames))
+
+
+_logged: set[str] = set()

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import unquote
 
 import grpc
@@ -22,7 +22,17 @@ from sidecar.sources import Doorman
 from sidecar.sources.decode import Signal
 from sidecar.sources.intake import Counts, Intake
 from sidecar.sources.limits import Turns
-from sidecar.sources.otlp import METRICS_IGNORED, OtlpSettings, Pem, identify, refusal, response, split_address, trail
+from sidecar.sources.otlp import (
+    METRICS_IGNORED,
+    OtlpSettings,
+    Pem,
+    Refusal,
+    identify,
+    log_ours,
+    refusal,
+    response,
+    split_address,
+)
 
 log = logging.getLogger(__name__)
 
@@ -118,26 +128,35 @@ class OtlpGrpc:
             await asyncio.wait(self._under_way, timeout=grace_s)  # for what gRPC has cancelled to end
 
     def _exporter(self, signal: Signal) -> Handler:
-        async def export(messages: AsyncIterator[bytes], context: Any) -> bytes:
+        async def export(_: AsyncIterator[bytes], context: Any) -> bytes:
             if task := asyncio.current_task():
                 self._under_way.add(task)
                 task.add_done_callback(self._under_way.discard)
-            try:
-                speaker = self._speaker(context)
-                body = await self._read(messages, speaker)
-                receipt = await self._intake.take(signal, body, "proto", speaker, self._wall_ns(), door="otlp_grpc")
-            except Exception as error:
-                await self._abort(context, error)
-                raise
-            return response(signal, receipt).SerializeToString()
+            # What aborts a call is kept for a while, with all that its frames hold: the request is not in this one.
+            answer = await self._answer(signal, context)
+            return answer if isinstance(answer, bytes) else await self._abort(context, answer)
 
         return export
 
+    async def _answer(self, signal: Signal, context: Any) -> bytes | Refusal:
+        try:
+            speaker = self._speaker(context)
+            body = await self._read(context, speaker)
+            receipt = await self._intake.take(signal, body, "proto", speaker, self._wall_ns(), door="otlp_grpc")
+        except Exception as error:
+            if not isinstance(error, SpanError | OutsideError):
+                log_ours(log, error)
+            return refusal(error)
+        return response(signal, receipt).SerializeToString()
+
     async def _ignore_metrics(self, _: AsyncIterator[bytes], context: Any) -> bytes:
+        why = None
         try:
             self._speaker(context)
         except SidecarError as error:
-            await self._abort(context, error)
+            why = refusal(error)
+        if why:
+            return await self._abort(context, why)
         self._counts.ignored("otlp_grpc", "metrics")
         ignored = ExportMetricsServiceResponse()
         ignored.partial_success.error_message = METRICS_IGNORED
@@ -151,10 +170,12 @@ class OtlpGrpc:
             self._counts.refused("otlp_grpc", refusal(error).reason, requests=1, spans=0)
             raise
 
-    async def _read(self, messages: AsyncIterator[bytes], speaker: Speaker) -> bytes:
+    async def _read(self, context: Any, speaker: Speaker) -> bytes:
         try:
             async with self._reading.of(speaker), asyncio.timeout(self._settings.body_timeout):
-                async for message in messages:
+                # Not by the iterator: it would keep the message until the next garbage collection.
+                message = await context.read()
+                if isinstance(message, bytes):
                     return message
         except asyncio.CancelledError:
             self._counts.refused("otlp_grpc", "aborted", requests=1, spans=0)
@@ -166,14 +187,12 @@ class OtlpGrpc:
         self._counts.refused("otlp_grpc", "aborted", requests=1, spans=0)
         raise SpanError("malformed", "no request")
 
-    async def _abort(self, context: Any, error: Exception) -> None:
-        if not isinstance(error, SpanError | OutsideError):
-            log.error("an OTLP request failed for a reason of ours: %s", trail(error))
-        answer = refusal(error)
+    async def _abort(self, context: Any, why: Refusal) -> NoReturn:
         details: tuple[tuple[str, bytes], ...] = ()
-        if answer.retry_after_s is not None:
-            details = (("grpc-status-details-bin", answer.status().SerializeToString()),)
-        await context.abort(answer.code, answer.message, details)
+        if why.retry_after_s is not None:
+            details = (("grpc-status-details-bin", why.status().SerializeToString()),)
+        await context.abort(why.code, why.message, details)
+        raise AssertionError("abort raises")
 
 
 def _host(peer: str) -> str:

@@ -39,10 +39,10 @@ from sidecar.sources.otlp import (
     Pem,
     Refusal,
     identify,
+    log_ours,
     refusal,
     response,
     split_address,
-    trail,
 )
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class OtlpHttp:
             self.counts.refused("otlp_http", "aborted", requests=1, spans=0)
         except Exception as error:  # counted by the intake, or ours
             if not isinstance(error, SpanError | OutsideError):
-                log.error("an OTLP request failed for a reason of ours: %s", trail(error))
+                log_ours(log, error)
             await self._refuse(request, refusal(error))
 
     async def _answer(self, request: _Request) -> None:

@@ -21,6 +21,7 @@ from sidecar.core.span import SpanEvent as CoreEvent
 from sidecar.errors import SpanError
 from sidecar.sources.decoding import DUPLICATES_KEPT, TOO_DEEP, About, Decoding, link_of
 
+_WITH_TEXTS = 4  # times as many values may seem to be in a text, since commas within its strings count too
 _RICH = 10  # requests that hold this many times what a span may hold are measured span by span
 
 
@@ -129,7 +130,7 @@ class LogRecord(Struct, rename="camel"):
 class Json(Decoding):
     def _count(self) -> Iterator[None]:
         self._large = len(self._body) > self._limits.text
-        self._tree, self._twice = parse(self._body, most_nodes=self._limits.nodes)
+        self._tree, self._twice = parse(self._body, most_nodes=_WITH_TEXTS * self._limits.nodes)
         request = msgspec.convert(self._tree, Request)
         if self.signal is None and request.resource_spans is not None and request.resource_logs is not None:
             raise SpanError("malformed", "spans and log records in one request")

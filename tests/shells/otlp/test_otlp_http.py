@@ -588,6 +588,17 @@ async def test_a_commit_that_fails_is_told_with_when_to_come_again(
     assert (await once(door, request)).status == 200
 
 
+async def test_a_mistake_of_ours_is_logged_once_and_without_its_words(
+    open_http: OpenDoor, caplog: pytest.LogCaptureFixture
+) -> None:
+    door = await open_http()
+    door.inbox.fails_with = LookupError("what the agent wrote")
+    for _ in range(5):
+        assert (await once(door, post())).status == 500
+    assert len([said for said in caplog.messages if "LookupError" in said]) == 1
+    assert "what the agent wrote" not in caplog.text
+
+
 async def test_whoever_sends_more_than_they_may_is_told_when_to_come_again(open_http: OpenDoor) -> None:
     door = await open_http(intake={"rates": {"spans_per_s": 1, "burst": 1}})
     assert (await once(door, post())).status == 200
