@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
+import tracemalloc
 import zlib
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
@@ -492,6 +494,25 @@ async def test_the_sdks_exporter_comes_again_when_the_inbox_was_full(open_grpc: 
     assert await exporting == SpanExportResult.SUCCESS
     assert len(door.inbox.rows) == 1
     exporter.shutdown()
+
+
+async def test_a_refused_request_is_not_kept_until_the_next_garbage_collection(
+    open_grpc: OpenDoor, connect: Any
+) -> None:
+    door = await open_grpc(intake={"rates": {"bytes_per_s": 1, "burst": 1}})
+    send = connect(door)
+    body = traces(span(1, [("a", "x" * 2**20)])).SerializeToString()
+    await send(body)
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(8):
+            assert (await send(body)).code() == Code.RESOURCE_EXHAUSTED
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert kept < 3 * 2**20
 
 
 async def test_rejected_log_records_are_told_by_their_own_field(open_grpc: OpenDoor, connect: Any) -> None:
