@@ -44,7 +44,6 @@ from sidecar.storage import (
 log = logging.getLogger("sidecar.service")
 
 HOLD_NS = 15 * 60 * 10**9
-"""How long a held act waits for a person before it is denied."""
 SOON_S = 0.01
 """What need not be stored before the answer waits so long for company; the store itself takes 20 ms at most."""
 ALLOW_S = 1.0
@@ -110,6 +109,8 @@ class Service:
         clock_ns: Wall clock, Unix nanoseconds.
         owner_of: Agent role → who owns it, "" where the configuration does not say.
         mint: Makes grants.
+        hold_ns: How long a held act waits for a person before it is denied.
+        fail_open: Tools whose acts agents may run when nobody answers, though they are irreversible.
     """
 
     def __init__(
@@ -122,9 +123,12 @@ class Service:
         clock_ns: Callable[[], int],
         owner_of: Callable[[str], str] = lambda role: "",
         mint: Mint = lambda decision, arguments: None,
+        hold_ns: int = HOLD_NS,
+        fail_open: frozenset[str] = frozenset(),
     ) -> None:
         self.pipeline, self.control, self.telemetry = pipeline, control, telemetry
         self._meter, self._clock_ns, self._owner_of, self._mint = meter, clock_ns, owner_of, mint
+        self._hold_ns, self.fail_open = hold_ns, fail_open
         self.arrivals = Arrivals()
         self.watchers: list[Watcher] = []
         self.restoring = True
@@ -391,7 +395,9 @@ class Service:
         if any(key in self._ending for key in keys):
             raise ControlError("FAILED_PRECONDITION", "the session is being terminated")
         for key in keys:
-            cause = Cause(event_id(key.realm, by, actor, request_id), by, actor, reason, now_ns)
+            # A detector that repeats itself renews its one cause; each pause by a person is one of its own.
+            name = (by, actor, request_id) if by == "operator" else (by, actor)
+            cause = Cause(event_id(key.realm, *name), by, actor, reason, now_ns)
             part = self.pipeline.pause(key, cause, now_ns)
             outcome.transitions.extend(part.transitions)
         await self._settle_durably(outcome, actor, request_id, receipt=receipt)
@@ -560,9 +566,12 @@ class Service:
             at_ns=now_ns,
             not_before_ns=now_ns + at_least_ns,
         )
-        known = self.approvals.get(cause.pause_id)
-        if known is not None:
-            return known
+        for known in (cause.pause_id, *self.run_of(key).causes):  # a session waits for one review at a time
+            waiting = self.approvals.get(known)
+            if waiting is None or waiting.session != key:
+                continue
+            if known == cause.pause_id or waiting.state == "open":
+                return waiting
         session = self.pipeline.sessions.get(key)
         agent = NO_AGENT if session is None else session.agent
         approval = Approval(
@@ -682,7 +691,7 @@ class Service:
             tool=decision.tool,
             digest=digest(asked.tool, asked.arguments, asked.session, self.pipeline.policy.digest),
             asked_ns=now_ns,
-            deadline_ns=now_ns + HOLD_NS,
+            deadline_ns=now_ns + self._hold_ns,
             call_id=asked.call_id,
             arguments=", ".join(sorted(map(str, asked.arguments)))[:256] if isinstance(asked.arguments, dict) else "",
             reasons=decision.reasons,
@@ -800,7 +809,10 @@ class Service:
     def _batch(
         self, transitions: Sequence[Transition], alerts: Sequence[Alert], actor: str, request_id: str
     ) -> ControlBatch:
-        batch = ControlBatch(alerts=list({alert.fingerprint: alert for alert in alerts}.values()))
+        newest = {alert.fingerprint: alert for alert in alerts}
+        if self.restoring:  # what came about again may have been resolved before the restart
+            newest = {mark: alert for mark, alert in newest.items() if not self._is_resolved(alert)}
+        batch = ControlBatch(alerts=list(newest.values()))
         for transition in transitions:
             batch.audit.append(self._entry_of(transition, actor, request_id))
             if transition.session in self._ending and transition.after != "terminated":
@@ -816,6 +828,13 @@ class Service:
                 )
             )
         return batch
+
+    def _is_resolved(self, alert: Alert) -> bool:
+        stored = self.control.alert(alert.fingerprint)
+        if stored is None or stored.state == "firing" or alert.state == "resolved":
+            return False
+        self.pipeline.alerts.close(alert, stored.verdict, stored.resolved_ns)
+        return True
 
     def _entry_of(self, transition: Transition, actor: str, request_id: str) -> Entry:
         command = transition.command

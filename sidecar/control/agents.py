@@ -6,13 +6,16 @@ What an agent is told never says which rule spoke, how odd its act was, or who d
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import math
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 
 from sidecar.control import convert, rpc
 from sidecar.control.auth import Caller, Counts, Denials
@@ -37,6 +40,7 @@ LONGEST_ESCALATION_MS = 7 * 86_400_000
 MAX_IN_FLIGHT = 1024
 MAX_REPORTED = 20_000
 RETRY_MS = 500
+FIRST_WORD_S = 10.0
 PATIENCE_LEASES = 4
 """A stream whose reader takes nothing for so many leases is closed."""
 
@@ -64,33 +68,56 @@ class AgentService:
         self._clock_ns, self._monotonic_s = clock_ns, monotonic_s
         self._lease_s, self._lease_ms = settings.lease, round(settings.lease * 1000)
         self._deadline_ms = round(settings.deadline * 1000)
-        self._questions, self._sessions = Rate(settings.questions_per_s), Rate(settings.sessions_per_s)
+        self._questions, self._others = Rate(settings.questions_per_s), Rate(settings.questions_per_s)
+        self._sessions = Rate(settings.sessions_per_s)
+        self._waits, self._waiting = settings.waits, Counter[str]()
         self._watches = Watches(streams=settings.streams, present_s=2 * settings.lease, monotonic_s=monotonic_s)
         self._reported: dict[tuple[SessionKey, str], None] = {}
         service.watchers.append(self)
 
     def handlers(self, door: Door) -> Any:
         """The service as it is served at one door."""
+
+        def unary(name: str, kind: Callable[[], Message], call: rpc.Unary) -> Any:
+            return door.unary(f"AgentService.{name}", kind, self._limited(call))
+
         return rpc.service(
             NAME,
             {
-                "OpenSession": door.unary("AgentService.OpenSession", pb.OpenSessionRequest, self._open_session),
+                "OpenSession": unary("OpenSession", pb.OpenSessionRequest, self._open_session),
                 "Watch": door.both_streams("AgentService.Watch", Watching(self, door).run),
                 "Authorize": door.unary("AgentService.Authorize", pb.AuthorizeRequest, self._authorize),
                 "AuthorizeStream": door.both_streams(
                     "AgentService.AuthorizeStream", lambda caller, context: self._authorize_all(door, caller, context)
                 ),
-                "AwaitDecision": door.unary(
-                    "AgentService.AwaitDecision", pb.AwaitDecisionRequest, self._await_decision
-                ),
-                "RedeemGrant": door.unary("AgentService.RedeemGrant", pb.RedeemGrantRequest, self._redeem_grant),
-                "ReportOutcome": door.unary(
-                    "AgentService.ReportOutcome", pb.ReportOutcomeRequest, self._report_outcome
-                ),
-                "Acknowledge": door.unary("AgentService.Acknowledge", pb.AcknowledgeRequest, self._acknowledge),
-                "Escalate": door.unary("AgentService.Escalate", pb.EscalateRequest, self._escalate),
+                "AwaitDecision": unary("AwaitDecision", pb.AwaitDecisionRequest, self._await_decision),
+                "RedeemGrant": unary("RedeemGrant", pb.RedeemGrantRequest, self._redeem_grant),
+                "ReportOutcome": unary("ReportOutcome", pb.ReportOutcomeRequest, self._report_outcome),
+                "Acknowledge": unary("Acknowledge", pb.AcknowledgeRequest, self._acknowledge),
+                "Escalate": unary("Escalate", pb.EscalateRequest, self._escalate),
             },
         )
+
+    def _limited(self, call: rpc.Unary) -> rpc.Unary:
+        """All calls but questions share a rate of their own, so that neither starves the other."""
+
+        async def limited(caller: Caller, request: Any, body: bytes, context: Context) -> Any:
+            if wait_s := self._others.wait_s(caller.speaker.realm, self._monotonic_s()):
+                raise ControlError("RESOURCE_EXHAUSTED", f"too many calls; retry after {wait_s:.1f} s")
+            return await call(caller, request, body, context)
+
+        return limited
+
+    @contextlib.contextmanager
+    def _one_of_many(self, realm: str) -> Iterator[bool]:
+        """Whether one more call of a realm may last."""
+        self._waiting[realm] += 1
+        try:
+            yield self._waiting[realm] <= self._waits
+        finally:
+            self._waiting[realm] -= 1
+            if not self._waiting[realm]:
+                del self._waiting[realm]
 
     def is_present(self, key: SessionKey) -> bool:
         """Whether a process is there that can hold this session; for `Pipeline`."""
@@ -103,7 +130,7 @@ class AgentService:
 
     def close(self) -> None:
         """Ends all Watch streams."""
-        self._watches.close("the sidecar is going down")
+        self._watches.close(ControlError("UNAVAILABLE", "the sidecar is going down"))
 
     # ------------------------------------------------------------ Watcher
 
@@ -148,6 +175,8 @@ class AgentService:
 
     def _effect(self, tool: pb.Tool) -> pb.ToolEffect:
         """What the client may let go on when nobody answers: what the gate, which sees no description, holds, too."""
+        if tool.name in self._service.fail_open:
+            return pb.ToolEffect(reversible=True, known=True)
         catalogue = self._service.pipeline.reader.catalogue
         alone = catalogue.effect(tool.name, None)
         described = catalogue.effect(tool.name, None, tool.description) if tool.description else alone
@@ -199,6 +228,12 @@ class AgentService:
         return self._answer(verdict, asked.session, asked.call_id)
 
     async def _authorize_all(self, door: Door, caller: Caller, context: Context) -> None:
+        with self._one_of_many(caller.speaker.realm) as may_last:
+            if not may_last:
+                raise ControlError("RESOURCE_EXHAUSTED", "too many streams of questions")
+            await self._authorize_each(door, caller, context)
+
+    async def _authorize_each(self, door: Door, caller: Caller, context: Context) -> None:
         while (body := await context.read()) is not grpc.aio.EOF:
             _still(door, caller)
             answer = await self._authorize(caller, convert.parse(pb.AuthorizeRequest, body), body, context)
@@ -229,7 +264,9 @@ class AgentService:
         approval = self._service.approvals.get(decision_id)
         if approval is None or approval.session.realm != caller.speaker.realm:
             raise _no_decision()
-        approval = await self._service.wait(decision_id, min(request.timeout_ms / 1000, LONGEST_AWAIT_S))
+        with self._one_of_many(caller.speaker.realm) as may_last:
+            wait_s = min(request.timeout_ms / 1000, LONGEST_AWAIT_S) if may_last else 0.0
+            approval = await self._service.wait(decision_id, wait_s)
         if approval is None:
             raise _no_decision()
         key = approval.session
@@ -323,7 +360,11 @@ class Watching:
 
     async def run(self, caller: Caller, context: Context) -> None:
         agents = self._agents
-        body = await context.read()
+        try:
+            async with asyncio.timeout(FIRST_WORD_S):
+                body = await context.read()
+        except TimeoutError:
+            raise ControlError("DEADLINE_EXCEEDED", "no message came") from None
         if body is grpc.aio.EOF:
             raise invalid("expected a message")
         request = convert.parse(pb.WatchRequest, body)

@@ -51,6 +51,8 @@ class ControlSettings(Settings):
     """Connections that each door keeps open at a time."""
     questions_per_s: Annotated[int, Field(ge=1)] = 2000
     """Questions a second of one credential, up to ten seconds' worth at once; beyond, agents are told to wait."""
+    waits: Annotated[int, Field(ge=1)] = 2048
+    """Calls of one credential that wait for a person, or are streams of questions; beyond, nobody waits."""
     sessions_per_s: Annotated[int, Field(ge=1)] = 200
     """New sessions a second of one credential, likewise."""
     max_message: Annotated[Bytes, Field(ge=64 * 1024, le=64 * 2**20)] = 8 * 2**20

@@ -41,8 +41,8 @@ class Stream:
         self._untold[session_id] = None
         self._changed.set()
 
-    def close(self, why: str | ControlError) -> None:
-        self.closed = self.closed or (why if isinstance(why, ControlError) else ControlError("ABORTED", why))
+    def close(self, why: ControlError) -> None:
+        self.closed = self.closed or why
         self._changed.set()
 
     def take(self) -> list[str]:
@@ -147,10 +147,10 @@ class Watches:
         of_realm = self._open.setdefault(instance.realm, {})
         of_realm[stream] = None
         for old in instance.streams[:-STREAMS_OF_INSTANCE]:
-            old.close("newer streams of this instance have taken its place")
+            old.close(ControlError("ABORTED", "newer streams of this instance have taken its place"))
             self.end(old)
         for old in list(of_realm)[: max(0, len(of_realm) - self._streams)]:
-            old.close("newer streams of this credential have taken its place")
+            old.close(ControlError("ABORTED", "newer streams of this credential have taken its place"))
             self.end(old)
         for session_id in instance.sessions:
             stream.note(session_id)
@@ -166,7 +166,7 @@ class Watches:
         if not of_realm:
             self._open.pop(instance.realm, None)
 
-    def close(self, why: str) -> None:
+    def close(self, why: ControlError) -> None:
         """Ends all streams."""
         for stream in [stream for of_realm in self._open.values() for stream in of_realm]:
             stream.close(why)
@@ -182,7 +182,7 @@ class Watches:
         for session_id in list(instance.sessions):
             self._leave(instance, session_id)
         for stream in list(instance.streams):
-            stream.close("too many instances")
+            stream.close(ControlError("RESOURCE_EXHAUSTED", "too many instances"))
             self.end(stream)
 
     def _leave(self, instance: Instance, session_id: str) -> None:

@@ -160,9 +160,12 @@ def test_detector_pauses_sessions_but_neither_roles_nor_the_fleet(doors):
         assert raw.code("OperatorService.Pause", request.SerializeToString()) == "PERMISSION_DENIED"
         request.scope.session.session_id = "s1"
         assert raw.code("OperatorService.Pause", request.SerializeToString()) == "OK"
+        request.request_id = "r2"
+        assert raw.code("OperatorService.Pause", request.SerializeToString()) == "OK"
     with sidecar.people() as people:
         [paused] = people.sessions()
-        assert [(cause.by, cause.actor) for cause in paused.causes] == [("detector", "detector")]
+        assert [(cause.by, cause.actor) for cause in paused.causes] == [("detector", "detector")]  # renewed, not heaped
+        assert paused.epoch == 2
 
 
 def test_flood_of_denials_shares_records_and_every_one_is_counted(doors):

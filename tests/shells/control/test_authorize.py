@@ -342,6 +342,49 @@ def test_too_many_new_sessions_are_refused_and_known_ones_are_not(start):
         assert raw.code("AgentService.OpenSession", bodies[0]) == "OK"
 
 
+def test_other_calls_have_a_rate_of_their_own(start):
+    sidecar = start(questions_per_s=1)
+    report = pb.ReportOutcomeRequest(session_id="s1", call_id="c").SerializeToString()
+    with Raw(sidecar.address) as raw:
+        opened(raw, "s1")
+        codes = [raw.code("AgentService.ReportOutcome", report) for _ in range(15)]
+        assert (codes[0], codes[-1]) == ("OK", "RESOURCE_EXHAUSTED")
+        assert asked(raw, "s1").answer == pb.ANSWER_ALLOWED
+
+
+def test_only_so_many_calls_of_a_credential_wait(start, soon):
+    sidecar = start(waits=2)
+    with Raw(sidecar.address) as raw, sidecar.people() as people:
+        opened(raw, "s1")
+        decision_id = asked(raw, "s1", arguments={"trip": "hold"}).decision_id
+        request = pb.AwaitDecisionRequest(decision_id=decision_id, timeout_ms=20_000)
+        waiting = [soon(raw.call, "AgentService.AwaitDecision", request, pb.AwaitDecisionResponse) for _ in range(2)]
+        sidecar.wait(lambda: sidecar.agents._waiting["local"] == 2)
+        third = raw.call("AgentService.AwaitDecision", request, pb.AwaitDecisionResponse, 5)
+        assert third.answer == pb.ANSWER_WAIT  # at once: it did not wait
+        body = pb.AuthorizeRequest(session_id="s1", tool="t").SerializeToString()
+        assert raw.code("AgentService.AuthorizeStream", body, streams=(True, True)) == "RESOURCE_EXHAUSTED"
+        people.decide(decision_id, approve=True, reason="fine")
+        assert [each.result(10).answer for each in waiting] == [pb.ANSWER_ALLOWED] * 2
+        assert not sidecar.agents._waiting
+
+
+def test_session_waits_for_one_review_at_a_time(running, raw):
+    opened(raw, "s1")
+    opened(raw, "c1", parent_session_id="s1")
+
+    def escalate(session, request_id):
+        request = pb.EscalateRequest(session_id=session, reason="look", request_id=request_id)
+        return raw.call("AgentService.Escalate", request, pb.EscalateResponse)
+
+    first = escalate("s1", "r1")
+    assert (first.state.state, first.state.epoch) == (pb.RUN_STATE_PAUSED, 1)
+    assert escalate("s1", "r1") == escalate("s1", "r2") == first
+    child = escalate("c1", "r1")
+    assert child.decision_id != first.decision_id
+    assert len(running.service.approvals) == 2
+
+
 # ------------------------------------------------------------ on a stream, and in the inbox
 
 
