@@ -18,11 +18,13 @@ from sidecar.service import Question, Service
 from sidecar.sources import Row
 from sidecar.sources.decode import Limits, decode
 from sidecar.sources.feeder import QueueFeeder
-from sidecar.storage import Checkpoint, TelemetryStore
+from sidecar.storage import Checkpoint, ControlReader, TelemetryStore
 
 log = logging.getLogger("sidecar.recovery")
 
 CHUNK = 64
+MAX_RECORDS = 100_000
+SLACK_NS = 60 * 10**9
 
 ReadQuestion = Callable[[Row], Question]
 
@@ -40,6 +42,7 @@ async def recover(
     for name, reason in (*checkpoint.refused, *refused):
         log.warning("a part of the last snapshot is not used", extra={"part": name, "reason": reason})
         service.cold[name] = reason
+    service.pipeline.known_pauses = _pauses_since(service.control, checkpoint.created_ns)
     row, index, asked = (int(checkpoint.cursor.get(key, 0)) for key in ("row", "index", "asked"))
     questions = await asyncio.to_thread(_questions, telemetry, row, asked)
     last = row
@@ -64,6 +67,19 @@ async def recover(
         _ask_again(service, telemetry, questions.popleft()[1], read_question)
     feeder.fed_row = max(feeder.fed_row, last)
     return checkpoint
+
+
+def _pauses_since(control: ControlReader, since_ns: int) -> frozenset[str]:
+    """Ids of the pauses on record since the snapshot: a person may have ended one, so none may come about again."""
+    found = set()
+    seq = max(0, control.head().seq - MAX_RECORDS)
+    while records := control.audit_after(seq, 1000):
+        seq = records[-1].seq
+        for record in records:
+            entry = record.entry
+            if entry.action == "pause" and entry.at.at_ns >= since_ns - SLACK_NS:
+                found.add(str(entry.detail.get("pause_id", "")))
+    return frozenset(found)
 
 
 def _questions(telemetry: TelemetryStore, row: int, asked: int) -> deque[tuple[tuple[int, int], int]]:

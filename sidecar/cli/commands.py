@@ -22,13 +22,143 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-RUNNING, RECORDED, LOOKING = "Running", "On recorded telemetry", "Looking in"
+RUNNING, OPERATING, RECORDED, LOOKING = "Running", "Operating", "On recorded telemetry", "Looking in"
 POSTURES = ("observe", "guard", "enforce")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file; without it all defaults hold.")]
 PostureOption = Annotated[str, typer.Option(help="observe, guard or enforce.")]
+At = Annotated[str | None, typer.Option("--at", help="Operators' door: unix:/path or host:port.")]
+Reason = Annotated[str, typer.Option("--reason", "-r", help="Goes on record.")]
+NeededReason = Annotated[str, typer.Option("--reason", "-r", help="Goes on record.", prompt=False)]
+SessionArgument = Annotated[str | None, typer.Argument(help="A session's id.")]
+Realm = Annotated[str, typer.Option(help="Where ids are in more than one realm.")]
+Role = Annotated[str | None, typer.Option(help="All sessions of an agent role.")]
+Fleet = Annotated[bool, typer.Option("--fleet", help="All sessions.")]
+Clears = Annotated[list[str] | None, typer.Option("--clear", help="Findings cleared; all that hold it if left out.")]
+Tree = Annotated[bool, typer.Option("--tree", help="The session and all that it started.")]
 Without = Annotated[list[str] | None, typer.Option(help="Leave out: cues, reasoning.")]
+
+
+@app.command("run", rich_help_panel=RUNNING)
+def run_command(config: ConfigOption = None) -> int:
+    """Run the sidecar: OTLP in, the gate, detectors, control API, metrics. Nothing else is needed beside it."""
+    import asyncio
+
+    from sidecar.app import run as serve
+    from sidecar.config import read
+
+    return asyncio.run(serve(read(config)))
+
+
+@app.command(rich_help_panel=OPERATING)
+def sessions(
+    session: Annotated[str | None, typer.Argument(help="One session, with all that holds it.")] = None,
+    held: Annotated[bool, typer.Option("--held", help="Only those that are paused.")] = False,
+    at: At = None,
+    json: Json = False,
+) -> int:
+    """List sessions, the held ones first."""
+    from sidecar.cli.operate import sessions as command
+
+    return command(Terminal(as_json=json), at, session, held=held)
+
+
+@app.command(rich_help_panel=OPERATING)
+def alerts(
+    alert: Annotated[str | None, typer.Argument(help="One alert (or how its name begins), with its evidence.")] = None,
+    resolved: Annotated[bool, typer.Option("--all", help="Resolved ones, too.")] = False,
+    at: At = None,
+    json: Json = False,
+) -> int:
+    """List alerts, the newest first."""
+    from sidecar.cli.operate import alerts as command
+
+    return command(Terminal(as_json=json), at, alert, resolved=resolved)
+
+
+@app.command(rich_help_panel=OPERATING)
+def review(
+    alert: Annotated[str, typer.Argument(help="An alert, or how its name begins.")],
+    verdict: Annotated[str, typer.Argument(help="true_positive, false_positive or benign_expected.")],
+    reason: Reason = "",
+    at: At = None,
+    json: Json = False,
+) -> int:
+    """Close an alert with a verdict."""
+    from sidecar.cli.operate import review as command
+
+    return command(Terminal(as_json=json), at, alert, verdict, reason)
+
+
+@app.command(rich_help_panel=OPERATING)
+def approvals(
+    decision: Annotated[str | None, typer.Argument(help="A held act (or how its name begins), to decide.")] = None,
+    approve: Annotated[bool | None, typer.Option("--approve/--deny", help="Let it run, or not.")] = None,
+    reason: Reason = "",
+    decided: Annotated[bool, typer.Option("--all", help="Decided ones, too.")] = False,
+    at: At = None,
+    json: Json = False,
+) -> int:
+    """List held acts and escalations, or decide about one."""
+    from sidecar.cli.operate import approvals as command
+
+    return command(Terminal(as_json=json), at, decision, approve=approve, reason=reason, decided=decided)
+
+
+@app.command(rich_help_panel=OPERATING)
+def pause(
+    reason: NeededReason,
+    session: SessionArgument = None,
+    realm: Realm = "",
+    role: Role = None,
+    fleet: Fleet = False,
+    tree: Tree = False,
+    at: At = None,
+    json: Json = False,
+) -> int:
+    """Hold a session before its next act; with --role or --fleet also what opens later."""
+    from sidecar.cli import operate
+
+    scope = operate.scope_of(session, realm=realm, role=role, fleet=fleet, tree=tree)
+    return operate.pause(Terminal(as_json=json), at, scope, reason)
+
+
+@app.command(rich_help_panel=OPERATING)
+def resume(
+    reason: NeededReason,
+    session: SessionArgument = None,
+    realm: Realm = "",
+    role: Role = None,
+    fleet: Fleet = False,
+    tree: Tree = False,
+    clears: Clears = None,
+    at: At = None,
+    json: Json = False,
+) -> int:
+    """Let a session go on, answering the pause that holds it now."""
+    from sidecar.cli import operate
+
+    scope = operate.scope_of(session, realm=realm, role=role, fleet=fleet, tree=tree)
+    return operate.resume(Terminal(as_json=json), at, scope, reason, clears)
+
+
+@app.command(rich_help_panel=OPERATING)
+def terminate(
+    reason: NeededReason,
+    session: SessionArgument = None,
+    realm: Realm = "",
+    role: Role = None,
+    fleet: Fleet = False,
+    tree: Tree = False,
+    at: At = None,
+    json: Json = False,
+) -> int:
+    """End a session for good."""
+    from sidecar.cli import operate
+
+    scope = operate.scope_of(session, realm=realm, role=role, fleet=fleet, tree=tree)
+    return operate.terminate(Terminal(as_json=json), at, scope, reason)
 
 
 @app.command(rich_help_panel=RECORDED)

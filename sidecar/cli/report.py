@@ -24,7 +24,8 @@ def render(results: Sequence[tuple[Scores, dict[str, str]]], posture: str) -> st
         "<!doctype html><meta charset=utf-8><title>Agent Sidecar: evaluation</title>",
         f"<style>{STYLE}</style><h1>Evaluation</h1>",
         f"<p class=small>Shipped policy, posture {escape(posture)}, cold start, no setting made for a corpus. "
-        "Thresholds are those of the benign sessions of the same period; intervals are Wilson's or Hanley &amp; McNeil's at 95 %. "
+        "Thresholds are those of the benign sessions of the same period; intervals are Wilson's or "
+        "Hanley &amp; McNeil's at 95 %. "
         "An unscored malicious session is a miss.</p>",
         _overview(results),
     ]

@@ -32,6 +32,14 @@ class Core(Protocol):
         ...
 
 
+class Meter(Protocol):
+    """Counts what was fed."""
+
+    def fed(self, spans: int, lag_s: float) -> None:
+        """A row is fed: its spans, and the seconds since it arrived."""
+        ...
+
+
 class _Waiting(Struct, frozen=True):
     seq: int
     row: Row  # without its body
@@ -52,9 +60,12 @@ class QueueFeeder:
         core: Core,
         limits: Limits,
         *,
+        meter: Meter | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
+        wall_ns: Callable[[], int] = time.time_ns,
         fed_row: int = 0,
     ) -> None:
+        self._meter, self._wall_ns = meter, wall_ns
         self._inbox, self._core, self._limits, self._clock_ns = inbox, core, limits, clock_ns
         self._waiting: deque[_Waiting] = deque()
         self._kept = 0
@@ -106,6 +117,8 @@ class QueueFeeder:
                 await turn.next()
             self.feed(span, waiting.row, (waiting.seq, index))
         self.fed_row = waiting.seq
+        if self._meter is not None:
+            self._meter.fed(len(spans), max(0.0, (self._wall_ns() - waiting.row.arrived_ns) / 1e9))
 
     def feed(self, span: Span, row: Row, position: tuple[int, int]) -> None:
         """Gives one span to the core; a span that breaks it must not stop the others."""
