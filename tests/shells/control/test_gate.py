@@ -67,6 +67,19 @@ def test_tools_are_told_what_the_catalogue_says(connect):
         assert not session.client.is_reversible("s1", "send_email", True)
 
 
+def test_tool_that_the_operator_lets_fail_open_may_go_on_without_an_answer(running, connect):
+    running.service.fail_open = frozenset({"send_email"})
+    agent = connect()
+
+    @agent.tool
+    def send_email(to: str) -> str:
+        return to
+
+    with agent.session("s1") as session:
+        assert session.client.is_reversible("s1", "send_email", None)
+        assert not session.client.is_reversible("s1", "delete_file", None)
+
+
 def test_held_act_runs_once_a_person_approves(running, connect, people, soon):
     with connect().session("s1") as session:
         under_way = soon(act, session, trip="hold")
