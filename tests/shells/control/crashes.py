@@ -88,9 +88,9 @@ def storm(folder: Path, rounds: int, *, seed: int, lazy: bool = False) -> Counte
             began_s = time.monotonic()
             order = pool.submit(_order, people, session, first)
             time.sleep(chance.random() ** 3 * WINDOW_S)  # most of them early, where the commit is
-            in_flight = not order.done()
+            in_flight, waited_s = not order.done(), time.monotonic() - began_s
             victim.kill()
-            seen["armed"] += time.monotonic() - began_s < 2 * WINDOW_S or in_flight
+            seen["armed"] += in_flight or waited_s < 2 * WINDOW_S
             seen["in_flight"] += in_flight
             answered = _outcome(order)
         victim = Victim(folder, lazy=lazy)
