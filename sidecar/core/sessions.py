@@ -23,7 +23,7 @@ def clean_id(told: str) -> str:
     """A session id as told, or ``h:<sha256>`` of one of odd form (design §5); "" stays ""."""
     if not told or (len(told) <= MAX_ID and ID_CHARACTERS.issuperset(told)):
         return told
-    return "h:" + hashlib.sha256(told.encode("utf-8", "replace")).hexdigest()
+    return "h:" + hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Act(Struct):
@@ -77,7 +77,7 @@ class Session(Struct):
 
     Attributes:
         aliases: Ids it was known by before, oldest first.
-        chains: Digests of message histories that are known, newest last.
+        chains: Digest of a message history that is known → whether a model call ended with it; newest last.
         texts: Digest of a text → where it was told.
         unseen: Model calls and runs whose acts are not known yet: span → time.
         states: Detector name → that detector's instance for this session.
@@ -102,7 +102,7 @@ class Session(Struct):
 
     acts: dict[str, Act] = {}
     intents: dict[str, Intent] = {}
-    chains: dict[bytes, None] = {}
+    chains: dict[bytes, bool] = {}
     texts: dict[bytes, Told] = {}
     calls: dict[str, bool] = {}
     unseen: dict[str, int] = {}

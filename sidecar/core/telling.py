@@ -88,6 +88,8 @@ class Telling:
         digest = act_digest(part.name, part.value)
         intent = Intent(call_id, part.name, part.value, self._end_ns, self._place, part.cut)
         known = weaver.act_called(session, call_id)
+        if known is not None and known.ended and known.ended_ns < self._start_ns and not in_history:
+            known = None  # an id used again: that act was over before the model wanted this one
         if known is not None and (in_history or known.digest in (digest, b"") or not known.ended):
             if not known.digest:
                 weaver.tell_arguments(session, known, intent, self._events)
@@ -120,9 +122,10 @@ class Telling:
         session, weaver = self._session, self._weaver
         call_id = part.id or self._oldest_call(part.name)
         intent = session.intents.pop(call_id, None)
-        act = weaver.act_called(session, call_id)
-        if act is None and intent is not None:
+        if intent is not None:
             act = self._gated_act(intent) or weaver.derive(session, intent, self._events)
+        else:
+            act = weaver.act_called(session, call_id)
         if act is None or (act.ended and (act.result or part.value is None)):
             return
         weaver.ended(session, self._agent, act, part.value, False, self._start_ns, (), self._place, self._events)

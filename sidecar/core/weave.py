@@ -242,8 +242,9 @@ class Weaver:
 
     def revive(self, session: Session) -> None:
         """Takes in a session from a snapshot: its histories are known, its open intents are waited for."""
-        for chain in session.chains:
-            remember(self._threads, (session.key.realm, chain), session.key, MAX_THREADS)
+        for chain, is_thread in session.chains.items():
+            if is_thread:
+                remember(self._threads, (session.key.realm, chain), session.key, MAX_THREADS)
         for act in session.acts.values():
             if len(act.call_id) >= UNIQUE_CALL_ID:
                 remember(self._named_calls, act.event_id, session.key, MAX_NAMED_CALLS)
@@ -637,19 +638,22 @@ class Weaver:
         realm = session.key.realm
         new: list[tuple[Turn, Part]] = []
         chain, matched, replies = b"", False, False
+        walked: list[bytes] = []
         for step, chain, is_output in steps(inputs):
             if chain in session.chains:
-                new, matched = [], True
+                new, matched, walked = [], True, []
                 continue
             replies |= is_output
             new.extend(step)
+            walked.append(chain)
         if replies and not matched:
             new = [(turn, part) for turn, part in new if not self._told(session, part)]
         if inputs and (matched or replies or not session.chains):
-            remember(session.chains, chain, None, MAX_CHAINS)
+            for link in walked or (chain,):  # calls between this one and the last known may come later
+                remember(session.chains, link, session.chains.get(link, False), MAX_CHAINS)
         if facts.outputs is not None and inputs:
             chain = extend(facts.outputs, chain)
-            remember(session.chains, chain, None, MAX_CHAINS)
+            remember(session.chains, chain, True, MAX_CHAINS)
             remember(self._threads, (realm, chain), session.key, MAX_THREADS)
         return new
 
@@ -658,12 +662,13 @@ class Weaver:
             return text_digest(part.text) in session.texts
         if part.type == "call":
             if part.id:
-                return part.id in session.intents or self.act_called(session, part.id) is not None
+                act = self.act_called(session, part.id)
+                return part.id in session.intents or (act is not None and bool(act.digest))
             digest = act_digest(part.name, part.value)
             return any(act.digest == digest for act in session.acts.values())
         if part.type == "response" and part.id:
             act = self.act_called(session, part.id)
-            return act is not None and act.ended
+            return act is not None and act.ended and bool(act.result)
         return False
 
     # ------------------------------------------------------------ runs of an agent

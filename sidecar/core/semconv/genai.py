@@ -43,7 +43,7 @@ DETAILS_EVENT = "gen_ai.client.inference.operation.details"
 _MEMORY = "_memory"
 _PARTS = {"text": "text", "reasoning": "reasoning", "thinking": "reasoning", "tool_call": "call",
           "server_tool_call": "call", "tool_call_response": "response", "server_tool_call_response": "response",
-          "compaction": "text"}  # fmt: skip
+          "compaction": "text", "blob": "opaque", "file": "opaque", "uri": "opaque"}  # fmt: skip
 
 
 def claims(span: Span) -> bool:
