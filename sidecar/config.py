@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import fnmatch
 import inspect
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from pydantic import Field, model_validator
 
 from sidecar.control.settings import ControlSettings
 from sidecar.core.detectors import SHIPPED
+from sidecar.core.text.globs import fits
 from sidecar.core.text.scan import Pattern, check
 from sidecar.core.tools.settings import PlainName, ToolSettings
 from sidecar.core.triage import policy
@@ -136,7 +136,7 @@ class Config(Settings):
                     raise ValueError(f"{key}: no detector is called {name!r}{_suggestion(name, known)}")
         for index, verdict in enumerate(self.policy.verdicts):
             wanted_by = verdict.detector or "*"
-            if not any(c in wanted_by for c in "*?[") and wanted_by not in known:
+            if not any(c in wanted_by for c in "*?") and wanted_by not in known:
                 hint = _suggestion(wanted_by, known)
                 raise ValueError(f"policy.verdicts[{index}]: no detector is called {wanted_by!r}{hint}")
         for name, options in self.detectors.items():
@@ -155,7 +155,7 @@ class Config(Settings):
 
     def owner_of(self, role: str) -> str:
         """Who owns an agent role, "" where nobody said."""
-        return next((entry.owner for entry in self.owners if fnmatch.fnmatchcase(role, entry.role)), "")
+        return next((entry.owner for entry in self.owners if fits(entry.role, role)), "")
 
     def warnings(self) -> list[str]:
         """What is allowed and probably not meant."""

@@ -122,6 +122,7 @@ class Telling:
         session, weaver = self._session, self._weaver
         call_id = part.id or self._oldest_call(part.name)
         intent = session.intents.pop(call_id, None)
+        act: Act | None
         if intent is not None:
             act = self._gated_act(intent) or weaver.derive(session, intent, self._events)
         else:

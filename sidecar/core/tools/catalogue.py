@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from sidecar.core.reading import Effect
+from sidecar.core.text.globs import fits
 from sidecar.core.tools.act import Act, Hints, Override, Tool, tool_of
 from sidecar.core.tools.arguments import MAX_KEY, Field, declared_fields, is_flat, is_message
 from sidecar.core.tools.names import MAX_NAME, bare_name, is_odd, latin, words_of
@@ -120,7 +121,7 @@ class ToolCatalogue:
         for exact in (told, name):
             if exact in self._overrides:
                 return self._overrides[exact]
-        return next((to for glob, to in self._overrides.items() if _fits(glob, name) or _fits(glob, told)), None)
+        return next((to for glob, to in self._overrides.items() if fits(glob, name) or fits(glob, told)), None)
 
 
 def pin(
@@ -208,21 +209,3 @@ def _hints(annotations: Mapping[str, Any]) -> Hints:
     told = [annotations.get(name) for name in ("readOnlyHint", "destructiveHint", "openWorldHint")]
     read_only, destructive, open_world = [value if isinstance(value, bool) else None for value in told]
     return (read_only, destructive, open_world)
-
-
-def _fits(glob: str, name: str) -> bool:
-    """Whether a pattern of `*` and `?` fits the whole name, in at most the product of their lengths."""
-    at = place = 0
-    star, after = -1, 0
-    while place < len(name):
-        if at < len(glob) and glob[at] == "*":
-            star, after = at, place
-            at += 1
-        elif at < len(glob) and glob[at] in ("?", name[place]):
-            at, place = at + 1, place + 1
-        elif star >= 0:
-            after += 1
-            at, place = star + 1, after
-        else:
-            return False
-    return not glob[at:].strip("*")

@@ -5,7 +5,6 @@ What people write is a pydantic model; what the engine runs is `Policy`, compile
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 from collections.abc import Iterable
 from typing import Annotated, Literal
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sidecar.core.alerts import ACTIONS, Action
 from sidecar.core.findings import FAMILIES, Finding, Severity
+from sidecar.core.text.globs import fits
 
 Posture = Literal["observe", "guard", "enforce"]
 ModeName = Literal["shadow", "alert", "hold", "pause"]
@@ -108,10 +108,10 @@ class Policy:
         if found is None:
             document = self.document
             found = next(
-                (entry for entry in document.roles if fnmatch.fnmatchcase(role, entry.role)),
-                Role(role=(role or "unnamed")[:128], posture=document.posture),
+                (entry for entry in document.roles if fits(entry.role, role)),
+                Role.model_construct(role=role, posture=document.posture),  # roles come from telemetry: of any form
             )
-            if len(role) <= 128 and len(self._postures) < 10_000:  # roles come from telemetry
+            if len(role) <= 128 and len(self._postures) < 10_000:
                 self._postures[role] = found
         return found
 
@@ -150,7 +150,7 @@ def _matches(verdict: Verdict, finding: Finding, posture: Posture, reversible: b
         and (verdict.reversible is None or verdict.reversible == reversible)
         and (verdict.family is None or verdict.family == finding.family)
         and (verdict.posture is None or verdict.posture == posture)
-        and (verdict.detector is None or fnmatch.fnmatchcase(finding.detector, verdict.detector))
+        and (verdict.detector is None or fits(verdict.detector, finding.detector))
     )
 
 
@@ -169,7 +169,7 @@ def warnings(document: PolicyDocument, detectors: Iterable[str]) -> list[str]:
     found = []
     names = tuple(detectors)
     for index, verdict in enumerate(document.verdicts):
-        if verdict.detector is not None and not fnmatch.filter(names, verdict.detector):
+        if verdict.detector is not None and not any(fits(verdict.detector, name) for name in names):
             found.append(f"verdicts[{index}]: no detector matches {verdict.detector!r}")
         for earlier_index, earlier in enumerate(document.verdicts[:index]):
             if _covers(earlier, verdict):
