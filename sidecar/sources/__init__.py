@@ -65,8 +65,8 @@ class Inbox(Protocol):
 class Feeder(Protocol):
     """Takes the spans of committed rows to the engine."""
 
-    def offer(self, seq: int, spans: Sequence[Span]) -> None:
-        """Says that row `seq` is durable; `spans` are what was decoded from it, kept only while memory allows."""
+    def offer(self, seq: int, row: Row, spans: Sequence[Span]) -> None:
+        """Says that `row` is durable as number `seq`; `spans` are what was decoded from it."""
         ...
 
 
