@@ -495,11 +495,14 @@ def kind_of(detector: str, act: ToolCall) -> str:
 
 
 def _forget(session: Session, cleared: frozenset[str], alerts: Iterable[Alert]) -> None:
-    """Takes what a person cleared out of the session's risk."""
-    left: dict[str, float] = {}
+    """Takes what a person cleared out of the session's risk; families that it does not touch stay as they are."""
+    detectors = {finding_id.partition("@")[0] for finding_id in cleared}
+    alerts = tuple(alerts)
+    touched = {alert.family for alert in alerts if alert.detector in detectors}
+    left = {family: weight for family, weight in session.suspicion.items() if family not in touched}
     for alert in alerts:
         for finding in alert.findings:
-            if finding.id not in cleared:
+            if finding.family in touched and finding.id not in cleared:
                 left[finding.family] = max(left.get(finding.family, 0.0), risk.weigh(finding))
     session.suspicion = left
 
