@@ -35,6 +35,8 @@ LEARN_QUOTA = 200
 """Events of one session that any baseline learns; one long session must not own its agent's normal."""
 MAX_PENDING = 4096
 MAX_AGENTS = 2000
+MAX_TOOLS = 256
+"""Names of tools that a role may use before the names themselves are suspect (`AgentState.churns`)."""
 
 
 @runtime_checkable
@@ -85,6 +87,15 @@ class AgentState(Struct):
     events: int = 0
     learned: int = 0
     versions: dict[str, None] = {}
+    tools: dict[str, None] = {}
+
+    def churns(self, tool: str) -> bool:
+        """Whether `tool` is the one name too many; true once."""
+        tools = self.tools
+        if tool in tools or len(tools) > MAX_TOOLS:
+            return False
+        tools[tool[:128]] = None
+        return len(tools) > MAX_TOOLS
 
 
 class Judgement(Struct):
@@ -92,6 +103,7 @@ class Judgement(Struct):
 
     findings: list[Finding]
     failed: tuple[str, ...] = ()
+    churns: bool = False
 
 
 class _Plan(Struct):
@@ -191,7 +203,7 @@ class Engine:
             agent.pending.append((now_ns + LEARN_DELAY_NS, session.key, lean(event)))
             if len(agent.pending) > MAX_PENDING:
                 agent.pending.popleft()
-        return Judgement(findings, failed)
+        return Judgement(findings, failed, isinstance(event, ToolCall) and agent.churns(event.tool))
 
     def learn(self, now_ns: int, sessions: Callable[[SessionKey], Session | None]) -> int:
         """Gives what has waited long enough and is cleared to the baselines; returns how many events were learned.

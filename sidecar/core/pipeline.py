@@ -20,7 +20,7 @@ from sidecar.core import gate, risk, semconv
 from sidecar.core.alerts import Action, Alert, Decision
 from sidecar.core.commands import Acknowledge, Cause, Move, Pause, Resume, Terminate, Transition
 from sidecar.core.digests import event_id, remember
-from sidecar.core.engine import Engine, all_patterns
+from sidecar.core.engine import MAX_TOOLS, Engine, all_patterns
 from sidecar.core.events import NO_AGENT, Agent, Event, Message, Reasoning, SessionKey, ToolCall
 from sidecar.core.evidence import unkeyed
 from sidecar.core.findings import Evidence, Finding, Severity
@@ -44,7 +44,11 @@ NOTICE_SEVERITY = {
     "identity_mismatch": Severity.MEDIUM,
     "ungated_act": Severity.MEDIUM,
     "nonfinite": Severity.MEDIUM,
+    "label_churn": Severity.MEDIUM,
     "ran_unanswered": Severity.LOW,
+    "clock_skew": Severity.LOW,
+    "telemetry_dropped": Severity.MEDIUM,
+    "cold_start": Severity.MEDIUM,
 }
 
 
@@ -187,6 +191,21 @@ class Pipeline:
         outcome.alerts.extend(self.alerts.quiet(now_ns, self.runs.is_held))
         return outcome
 
+    def announce(
+        self, kind: str, key: SessionKey, agent: Agent, text: str, now_ns: int, *, about: str = "", score: float = 1.0
+    ) -> Outcome:
+        """An alert about telemetry as such, whether its session is known or not.
+
+        Args:
+            kind: One of `NOTICE_SEVERITY`.
+            about: Names what it is about, so that the same thing is told once; the time where it is left out.
+            score: How much of it there is, 0..1; an alert shows the text of the highest.
+        """
+        outcome = Outcome()
+        name = event_id(key.realm, kind, about or str(now_ns))
+        self._noticed(Notice(kind, key, agent, now_ns, "", name, text), outcome, now_ns, score=score)
+        return outcome
+
     # ------------------------------------------------------------ what people and agents say
 
     def pause(self, key: SessionKey, cause: Cause, now_ns: int) -> Outcome:
@@ -322,6 +341,13 @@ class Pipeline:
         outcome.events.append(event)
         if event.unscored:
             session.note_unscored(event.unscored)
+        if judgement.churns:
+            text = f"the agent has used more than {MAX_TOOLS} names of tools; names may be made up to hide acts"
+            about = event_id(session.key.realm, "label_churn", event.agent.role)
+            place = event.spans[0] if event.spans else ""
+            self._noticed(
+                Notice("label_churn", session.key, event.agent, event.at_ns, place, about, text), outcome, now_ns
+            )
         if event.reading.hits and not session.aware and _in_own_words(event):
             session.aware = bool(event.reading.hit("aware."))
         if isinstance(event, ToolCall) and event.phase == "started":
@@ -336,7 +362,7 @@ class Pipeline:
         pausing: list[Finding] = []
         for finding in findings:
             action = self.policy.action(finding, posture, reversible=False, acts=acts)
-            self._count(session, finding, action, outcome)
+            self._count(session, finding, action, outcome, now_ns)
             if action == "pause" and posture != "observe":
                 pausing.append(finding)
         if pausing:
@@ -360,7 +386,7 @@ class Pipeline:
             if not asked and action == "hold":
                 # It ran already. What would have waited for a person makes the session wait.
                 action = "pause" if decision.irreversible else "alert"
-            self._count(session, finding, action, outcome)
+            self._count(session, finding, action, outcome, now_ns)
             if action in ("hold", "pause"):
                 remember(session.kinds, finding.id, kind_of(finding.detector, event), MAX_KINDS)
             if action == "pause" and posture != "observe":
@@ -376,12 +402,13 @@ class Pipeline:
                 remember(self.held, event.event_id, Held(event, decision, self.policy.digest), MAX_DECISIONS)
         outcome.decisions.append(decision)
 
-    def _count(self, session: Session, finding: Finding, action: Action, outcome: Outcome) -> None:
+    def _count(self, session: Session | None, finding: Finding, action: Action, outcome: Outcome, now_ns: int) -> None:
         outcome.findings.append(finding)
-        risk.add(session, finding)
+        if session is not None:
+            risk.add(session, finding)
+            session.flagged |= action != "record"
         if action != "record":
-            session.flagged = True
-            outcome.alerts.extend(self.alerts.add(finding, action))
+            outcome.alerts.extend(self.alerts.add(finding, action, now_ns))
 
     def _pause_for(
         self, session: Session, event: Event, findings: Sequence[Finding], outcome: Outcome, now_ns: int
@@ -462,25 +489,23 @@ class Pipeline:
             self._children.setdefault(new, {}).update(children)
         self.sessions.opened.append(new)  # it may have got a parent or a role by this
 
-    def _noticed(self, notice: Notice, outcome: Outcome, now_ns: int) -> None:
+    def _noticed(self, notice: Notice, outcome: Outcome, now_ns: int, *, score: float = 1.0) -> None:
         session = self.sessions.get(notice.session)
-        if session is None:
-            return
         finding = Finding(
             detector=notice.kind,
             family="telemetry",
             severity=NOTICE_SEVERITY[notice.kind],
-            score=1.0,
+            score=score,
             text=notice.text,
             event_id=notice.event_id,
-            session=session.key,
+            session=self.sessions.resolve(notice.session),
             agent=notice.agent,
             at_ns=notice.at_ns,
-            evidence=(Evidence(notice.span, "span"),),
+            evidence=(Evidence(notice.span, "span"),) if notice.span else (),
         )
         posture = self.policy.posture(notice.agent.role)
         action = self.policy.action(finding, posture, reversible=False, acts=False)
-        self._count(session, finding, action, outcome)
+        self._count(session, finding, action, outcome, now_ns)
 
 
 def _in_own_words(event: Event) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from itertools import islice, takewhile
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -14,7 +15,7 @@ from sidecar.core.findings import Severity
 from sidecar.core.span import Grade
 
 ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-")
-MAX_ID = 128
+MAX_ID, MAX_TOLD = 128, 200
 MAX_ACTS, MAX_TEXTS, MAX_ALIASES, MAX_MENTIONS, MAX_OWN_DOMAINS = 256, 256, 256, 1024, 32
 MAX_INTENTS, MAX_CHAINS, MAX_CALLS, MAX_UNSEEN, MAX_KINDS = 64, 64, 64, 64, 64
 
@@ -87,6 +88,8 @@ class Session(Struct):
         cleared: Kinds of acts that a reviewer cleared.
         mentions: Address or domain → the highest rank (`core.reader.RANKS`) of those who named it.
         own_domains: Registrable domains that trusted words show to be the agent's own organisation.
+        told: The id as it was told, cut to `MAX_TOLD` characters, where it was of odd form; else "".
+        offset_ns: What its sender's clock is wrong by, where that is beyond what can be believed (`core.oddities`).
     """
 
     key: SessionKey
@@ -115,6 +118,9 @@ class Session(Struct):
     mentions: dict[str, int] = {}
     own_domains: dict[str, None] = {}
     kinds: dict[str, str] = {}
+    told: str = ""
+    offset_ns: int = 0
+    skewed: bool = False
     peak: Severity | None = None
     span_count: int = 0
     act_count: int = 0
@@ -171,6 +177,9 @@ class Session(Struct):
         self.gated |= other.gated
         self.flagged |= other.flagged
         self.aware |= other.aware
+        self.told = self.told or other.told
+        self.offset_ns = self.offset_ns or other.offset_ns
+        self.skewed |= other.skewed
 
 
 class SessionTable:
@@ -223,6 +232,17 @@ class SessionTable:
         key = self.resolve(key)
         sessions = self._realms.get(key.realm)
         return None if sessions is None else sessions.get(key)
+
+    def others(self, key: SessionKey) -> Iterator[Session]:
+        """Sessions of the same id in other realms."""
+        for realm, sessions in self._realms.items():
+            if realm != key.realm and (session := sessions.get(SessionKey(realm, key.id))) is not None:
+                yield session
+
+    def latest(self, realm: str, since_ns: int, limit: int = 1024) -> list[SessionKey]:
+        """Sessions of a realm that were seen since then, the latest first."""
+        newest = islice(reversed(self._realms.get(realm, {}).values()), limit)
+        return [session.key for session in takewhile(lambda session: session.last_ns >= since_ns, newest)]
 
     def open(self, key: SessionKey, now_ns: int) -> Session:
         """The session of that key, made if need be, and marked as the latest seen."""

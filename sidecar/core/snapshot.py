@@ -29,6 +29,7 @@ class _Agent(Struct):
     events: int
     learned: int
     versions: list[str]
+    tools: list[str] = []
 
 
 class Snapshots:
@@ -153,6 +154,7 @@ def _restore(pipeline: Pipeline, name: str, blob: bytes) -> None:
         state.states = pipeline.engine.revive(saved.states, by_session=False)
         state.pending.extend(saved.pending)
         state.versions = dict.fromkeys(saved.versions)
+        state.tools = dict.fromkeys(saved.tools)
         pipeline.engine.put((realm, identity), state)
     elif kind == "t":
         pipeline.weaver.traces[(realm, identity)] = msgspec.msgpack.decode(blob, type=Trace)
@@ -171,5 +173,6 @@ def _agent(state: AgentState) -> bytes:
             events=state.events,
             learned=state.learned,
             versions=list(state.versions),
+            tools=list(state.tools),
         )
     )

@@ -79,6 +79,15 @@ class Span(Struct, frozen=True):
     rest: dict[str, Any] = {}
 
 
+CUTS = frozenset(("cut", "too_deep", "duplicate_key"))
+"""Notes which say that a part of the span's content was left out."""
+
+
+def is_cut(span: Span) -> bool:
+    """Whether decoding had to leave out some of a span's content."""
+    return not CUTS.isdisjoint(span.notes)
+
+
 class Record(Struct, frozen=True):
     """A span with what only the door knew about it.
 

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sidecar.core import semconv
+from sidecar.core import oddities, semconv
 from sidecar.core.digests import act_digest, bare, event_id, remember, text_digest
 from sidecar.core.events import (
     NO_AGENT,
@@ -21,6 +21,7 @@ from sidecar.core.events import (
     Event,
     Lifecycle,
     ModelCall,
+    Reasoning,
     SessionKey,
     ToolCall,
 )
@@ -31,11 +32,14 @@ from sidecar.core.sessions import (
     MAX_ACTS,
     MAX_CALLS,
     MAX_CHAINS,
+    MAX_TEXTS,
+    MAX_TOLD,
     MAX_UNSEEN,
     Act,
     Intent,
     Session,
     SessionTable,
+    Told,
     clean_id,
 )
 from sidecar.core.span import Record, Span, Speaker
@@ -51,7 +55,9 @@ UNIQUE_CALL_ID = 12
 """Shortest call id that is taken for unique; shorter ones (`call_1`) name a call only within its session."""
 
 TOOL_FINISH = frozenset(("tool_calls", "tool_call", "tool_use", "tool-calls", "function_call"))
-NOTICES = ("conflicting_duplicate", "ungated_act", "ran_unanswered", "identity_mismatch", "nonfinite")
+NOTICES = (
+    "conflicting_duplicate", "ungated_act", "ran_unanswered", "identity_mismatch", "nonfinite", "clock_skew",
+)  # fmt: skip
 
 
 class Notice(Struct, frozen=True):
@@ -121,6 +127,8 @@ class Weaver:
         self.renamed: list[tuple[SessionKey, SessionKey]] = []
         self.unmapped = 0
         self.duplicates = 0
+        self.unbound = 0
+        self.cycles = 0
 
     # ------------------------------------------------------------ what comes in
 
@@ -141,6 +149,7 @@ class Weaver:
         if not (span.trace_id and span.span_id):
             span = _placed(span)
         session = self._session_of(record.speaker, span, facts, now_ns)
+        told, span = span, oddities.date(session, span, record.arrived_ns)
         agent = self._agent_of(session, record.speaker, span, facts)
         place = f"{span.trace_id}:{span.span_id}"
         again = end and span.signal == "span" and self._ended_before(record.speaker.realm, span)
@@ -148,12 +157,13 @@ class Weaver:
             self.duplicates += 1
             if facts.kind == "tool":
                 self._check_duplicate(session, agent, span, facts, place)
+            elif self._is_retold(session, facts):
+                self._conflict(session, agent, span, place, "")
             return []
-        if end and span.signal == "span":
-            session.span_count += 1
-            if "nonfinite" in span.notes:
-                self._notice("nonfinite", session, agent, span.end_ns, place, "", "a number in a span is not finite")
         events: list[Event] = []
+        if end:
+            session.span_count += span.signal == "span"
+            self._look_at(session, agent, told, span, record.arrived_ns, place, events)
         if facts.kind == "tool":
             act = None
             if begin:
@@ -294,14 +304,21 @@ class Weaver:
             if key is None or key.id.startswith("trace:"):
                 thread = self._thread(realm, facts)
                 if key is None:
+                    self.unbound += thread is None
                     key = trace.session = thread or SessionKey(realm, f"trace:{span.trace_id}")
                 elif thread is not None and thread != self.table.resolve(key):
                     self.bind(key, thread, now_ns)
                     key = trace.session = thread
         if trace.claims and span.parent_id:
             remember(trace.parents, span.span_id, span.parent_id, MAX_SPANS_OF_TRACE)
+        forged = bool(facts.session) and oddities.owner(self.table, key, speaker) is not None
         session = self.table.open(key, now_ns)
         session.grade = speaker.grade
+        if facts.session and not session.told and session.key.id.startswith("h:"):
+            session.told = facts.session[:MAX_TOLD]
+        if forged:
+            place, text = f"{span.trace_id}:{span.span_id}", "it names a session that belongs to another's credential"
+            self._notice("identity_mismatch", session, session.agent, span.end_ns, place, "", text)
         if facts.parent_session and session.parent is None:
             session.parent = SessionKey(realm, clean_id(facts.parent_session))
             self.table.opened.append(session.key)
@@ -315,6 +332,9 @@ class Weaver:
             if (claim := trace.claims.get(parent)) is not None:
                 return claim
             parent = trace.parents.get(parent, "")
+            if parent == span.parent_id:
+                self.cycles += 1
+                break
         return trace.session
 
     def _thread(self, realm: str, facts: Facts) -> SessionKey | None:
@@ -576,8 +596,54 @@ class Weaver:
         digest = b"" if facts.arguments is None else act_digest(facts.tool, facts.arguments)
         result = b"" if facts.result is None else text_digest(plain_text(facts.result))
         if (digest and act.digest and digest != act.digest) or (result and act.result and result != act.result):
-            text = "a span came twice with the same id and other content; the first one counts"
-            self._notice("conflicting_duplicate", session, agent, span.end_ns, place, act.event_id, text)
+            self._conflict(session, agent, span, place, act.event_id)
+
+    def _is_retold(self, session: Session, facts: Facts) -> bool:
+        """Whether a span that came again says a text that its session does not know."""
+        if len(session.texts) >= MAX_TEXTS:  # it may have known it
+            return False
+        turns = (*(facts.inputs or ()), *(facts.outputs or ()))
+        return any(
+            part.type in ("text", "reasoning") and part.text and not self._told(session, part)
+            for turn in turns
+            for part in turn.parts
+        )
+
+    def _conflict(self, session: Session, agent: Agent, span: Span, place: str, about: str) -> None:
+        text = "a span came twice with the same id and other content; the first one counts"
+        self._notice("conflicting_duplicate", session, agent, span.end_ns, place, about, text)
+
+    def _look_at(
+        self, session: Session, agent: Agent, told: Span, span: Span, arrived_ns: int, place: str, events: list[Event]
+    ) -> None:
+        """What is odd in a span itself."""
+        if "nonfinite" in span.notes:
+            self._notice("nonfinite", session, agent, span.end_ns, place, "", "a number in a span is not finite")
+        if not session.skewed and oddities.is_skewed(told, arrived_ns):
+            session.skewed = True
+            text = "the sender's clock and ours differ by more than a minute, or a span's times make no sense"
+            self._notice("clock_skew", session, agent, span.end_ns, place, "", text)
+        if not (span.rest or span.events or span.status_message):
+            return
+        for field, text in oddities.side_texts(span):
+            digest = text_digest(text)
+            if digest in session.texts:
+                continue
+            remember(session.texts, digest, Told(span.start_ns, span.end_ns, False), MAX_TEXTS)
+            reading = self.read_text(session, field, text, "agent")
+            if not reading.hits:
+                continue
+            events.append(
+                Reasoning(
+                    event_id=event_id(session.key.realm, field, place),
+                    session=session.key,
+                    agent=agent,
+                    at_ns=span.end_ns,
+                    spans=(place,),
+                    text=text,
+                    reading=reading,
+                )
+            )
 
     # ------------------------------------------------------------ model calls
 

@@ -30,6 +30,11 @@ def found(
     )  # fmt: skip
 
 
+def add(book: AlertBook, finding: Finding, action: Action) -> list[Alert]:
+    """Takes in a finding at the moment that it is about."""
+    return book.add(finding, action, finding.at_ns)
+
+
 def nobody(key: SessionKey) -> bool:
     return False
 
@@ -43,8 +48,8 @@ def everybody(key: SessionKey) -> bool:
 
 def test_findings_of_one_detector_in_one_session_are_one_alert() -> None:
     book = AlertBook()
-    book.add(found("e1"), "alert")
-    (changed,) = book.add(found("e2", seconds=5), "alert")
+    add(book, found("e1"), "alert")
+    (changed,) = add(book, found("e2", seconds=5), "alert")
     assert book.of(KEY) == (changed,)
     assert (changed.count, changed.opened_ns, changed.last_ns) == (2, at(0), at(5))
     assert [one.event_id for one in changed.findings] == ["e1", "e2"]
@@ -60,15 +65,15 @@ def test_findings_of_one_detector_in_one_session_are_one_alert() -> None:
 )  # fmt: skip
 def test_another_detector_session_or_realm_is_another_alert(other: Finding) -> None:
     book = AlertBook()
-    book.add(found("e1"), "alert")
-    book.add(other, "alert")
+    add(book, found("e1"), "alert")
+    add(book, other, "alert")
     assert len(book) == len({alert.fingerprint for alert in book}) == 2
 
 
 def test_a_finding_told_again_is_counted_once() -> None:
     book = AlertBook()
-    book.add(found("e1"), "alert")
-    (again,) = book.add(found("e1"), "hold")
+    add(book, found("e1"), "alert")
+    (again,) = add(book, found("e1"), "hold")
     assert (again.count, len(again.findings)) == (1, 1)
     assert again.action == "hold", "what policy did the second time is not forgotten"
 
@@ -85,9 +90,9 @@ def test_a_fingerprint_names_realm_detector_and_the_act_that_opened_it() -> None
 
 def test_a_fingerprint_stays_whatever_joins_the_alert_later() -> None:
     book = AlertBook()
-    (opened,) = book.add(found("e1", "low"), "alert")
+    (opened,) = add(book, found("e1", "low"), "alert")
     for number, severity in enumerate(("critical", "info", "high")):
-        book.add(found(f"later {number}", severity, seconds=-number), "pause")
+        add(book, found(f"later {number}", severity, seconds=-number), "pause")
     book.rename(KEY, SessionKey("local", "bound"))
     (now,) = book
     assert now.fingerprint == opened.fingerprint == fingerprint("local", "d", "e1")
@@ -129,20 +134,20 @@ def _reference() -> Stage:
 
 def test_an_alert_that_was_stored_goes_on_under_its_name() -> None:
     before = AlertBook()
-    before.add(found("e1"), "alert")
+    add(before, found("e1"), "alert")
     after = AlertBook()
     for alert in before:
         after.restore(alert)
     for book in (before, after):
-        book.add(found("e2", "high", seconds=9), "hold")
-        book.add(found("e1"), "alert")  # telemetry that is read again after the restart
+        add(book, found("e2", "high", seconds=9), "hold")
+        add(book, found("e1"), "alert")  # telemetry that is read again after the restart
     assert list(after) == list(before)
 
 
 def test_alerts_of_two_sessions_that_are_one_are_joined_and_the_older_name_stays() -> None:
     book, other = AlertBook(), SessionKey("local", "bound")
-    book.add(found("young", "critical", seconds=5, session=other), "pause")
-    book.add(found("old", "low", seconds=1), "alert")
+    add(book, found("young", "critical", seconds=5, session=other), "pause")
+    add(book, found("old", "low", seconds=1), "alert")
     resolved, joined = book.rename(KEY, other)
     assert (resolved.state, resolved.fingerprint) == ("resolved", fingerprint("local", "d", "young"))
     assert (joined.state, joined.fingerprint) == ("firing", fingerprint("local", "d", "old"))
@@ -172,7 +177,7 @@ def test_an_alert_never_becomes_weaker_and_its_evidence_is_bounded(
     for one in findings:
         act: Action = data.draw(st.sampled_from(ACTIONS))
         joins = all(one.id != known.id for known in kept)
-        (alert,) = book.add(one, act)
+        (alert,) = add(book, one, act)
         kept = alert.findings
         action = max(action, ACTIONS.index(act))
         if joins:
@@ -189,7 +194,7 @@ def test_an_alert_never_becomes_weaker_and_its_evidence_is_bounded(
 def test_the_words_are_those_of_the_gravest() -> None:
     book = AlertBook()
     for event, severity in (("a", "low"), ("b", "critical"), ("c", "high")):
-        book.add(found(event, severity), "alert")
+        add(book, found(event, severity), "alert")
     assert [alert.text for alert in book] == ["critical b"]
 
 
@@ -198,8 +203,8 @@ def test_the_words_are_those_of_the_gravest() -> None:
 
 def test_an_alert_fires_until_it_has_been_quiet_for_an_hour() -> None:
     book = AlertBook()
-    book.add(found("e1"), "alert")
-    book.add(found("e2", seconds=100), "alert")
+    add(book, found("e1"), "alert")
+    add(book, found("e2", seconds=100), "alert")
     assert book.quiet(at(100) + QUIET_NS - 1, nobody) == []
     (resolved,) = book.quiet(at(100) + QUIET_NS, nobody)
     assert (resolved.state, resolved.resolved_ns, resolved.count) == ("resolved", at(100) + QUIET_NS, 2)
@@ -209,16 +214,16 @@ def test_an_alert_fires_until_it_has_been_quiet_for_an_hour() -> None:
 
 def test_what_comes_after_the_quiet_is_a_new_alert() -> None:
     book = AlertBook()
-    (first,) = book.add(found("e1"), "alert")
+    (first,) = add(book, found("e1"), "alert")
     book.quiet(at(0) + QUIET_NS, nobody)
-    (second,) = book.add(found("e2", seconds=4000), "alert")
+    (second,) = add(book, found("e2", seconds=4000), "alert")
     assert (second.count, second.state) == (1, "firing")
     assert second.fingerprint != first.fingerprint
 
 
 def test_the_alerts_of_a_held_session_go_on_firing() -> None:
     book = AlertBook()
-    book.add(found(), "pause")
+    add(book, found(), "pause")
     assert book.quiet(at(10**6), everybody) == []
     assert len(book.quiet(at(10**6), nobody)) == 1
 
@@ -228,11 +233,11 @@ def test_alerts_that_stay_do_not_keep_the_others_firing() -> None:
     book = AlertBook()
     held = [SessionKey("local", f"held {number}") for number in range(700)]
     for key in held:
-        book.add(found(key.id, session=key), "pause")
+        add(book, found(key.id, session=key), "pause")
     for number in range(700):
         key = SessionKey("local", f"ahead {number}")
-        book.add(found(key.id, session=key, seconds=366 * 86_400), "alert")
-    book.add(found("plain"), "alert")
+        add(book, found(key.id, session=key, seconds=366 * 86_400), "alert")
+    add(book, found("plain"), "alert")
     resolved: list[Alert] = []
     for step in range(20):
         resolved += book.quiet(at(4000 + step), set(held).__contains__)
@@ -256,9 +261,9 @@ def test_in_whatever_order_alerts_are_put_back_they_end(order: list[int]) -> Non
 
 def test_a_person_who_clears_all_findings_of_an_alert_ends_it() -> None:
     book = AlertBook()
-    book.add(found("e1"), "hold")
-    book.add(found("e2"), "hold")
-    book.add(found("e1", detector="another"), "hold")
+    add(book, found("e1"), "hold")
+    add(book, found("e2"), "hold")
+    add(book, found("e1", detector="another"), "hold")
     assert book.clear(KEY, frozenset({"d@e1"}), at(9)) == []
     (ended,) = book.clear(KEY, frozenset({"d@e1", "d@e2"}), at(9))
     assert (ended.state, ended.resolved_ns, ended.detector) == ("resolved", at(9), "d")
@@ -267,10 +272,10 @@ def test_a_person_who_clears_all_findings_of_an_alert_ends_it() -> None:
 
 def test_a_reviewer_closes_an_alert_and_its_name_only() -> None:
     book = AlertBook()
-    (first,) = book.add(found("e1"), "alert")
+    (first,) = add(book, found("e1"), "alert")
     closed = book.close(first, "benign_expected", at(5))
     assert (closed.state, closed.verdict, closed.resolved_ns) == ("resolved", "benign_expected", at(5))
-    (second,) = book.add(found("e2"), "alert")
+    (second,) = add(book, found("e2"), "alert")
     late = book.close(closed, "true_positive", at(9))
     assert (late.verdict, late.resolved_ns) == ("true_positive", at(5)), "that one had ended already"
     assert list(book) == [second]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from sidecar.core.semconv.facts import MAX_PARTS, Facts, Part, Turn, structured
-from sidecar.core.span import Span
+from sidecar.core.span import Span, is_cut
 
 NAMES: dict[str, tuple[str, ...]] = {
     "operation": ("gen_ai.operation.name",),
@@ -78,6 +78,8 @@ def read(span: Span, facts: Facts | None) -> Facts | None:
     facts.user = _text(_first(get, "user"))
     if span.dropped:
         facts.unscored += ("overflow",)
+    if span.notes and is_cut(span):
+        facts.unscored += ("cut",)
     return facts
 
 

@@ -41,13 +41,16 @@ class AlertBook:
         """Alerts of one session that are firing."""
         return tuple(self._by_session.get(session, {}).values())
 
-    def add(self, finding: Finding, action: Action) -> list[Alert]:
-        """Takes in a finding that is to alert; the alerts that changed (a full book resolves its quietest)."""
+    def add(self, finding: Finding, action: Action, now_ns: int) -> list[Alert]:
+        """Takes in a finding that is to alert; the alerts that changed (a full book resolves its quietest).
+
+        An alert's life goes by our clock: a sender that dates its spans back must not have its alerts resolve at once.
+        """
         known = self._by_session.get(finding.session, {}).get(finding.detector)
-        alert = _opened(finding, action) if known is None else _joined(known, finding, action)
+        alert = _opened(finding, action, now_ns) if known is None else _joined(known, finding, action, now_ns)
         self._put(alert)
         if len(self._order) > MAX_FIRING:
-            return [self._resolve(*next(iter(self._order)), finding.at_ns), alert]
+            return [self._resolve(*next(iter(self._order)), now_ns), alert]
         return [alert]
 
     def quiet(self, now_ns: int, is_held: Callable[[SessionKey], bool]) -> list[Alert]:
@@ -108,7 +111,7 @@ class AlertBook:
         return replace(self._drop(session, detector), state="resolved", resolved_ns=now_ns)
 
 
-def _opened(finding: Finding, action: Action) -> Alert:
+def _opened(finding: Finding, action: Action, now_ns: int) -> Alert:
     return Alert(
         fingerprint=fingerprint(finding.session.realm, finding.detector, finding.event_id),
         detector=finding.detector,
@@ -116,8 +119,8 @@ def _opened(finding: Finding, action: Action) -> Alert:
         severity=finding.severity,
         session=finding.session,
         agent=finding.agent,
-        opened_ns=finding.at_ns,
-        last_ns=finding.at_ns,
+        opened_ns=now_ns,
+        last_ns=now_ns,
         action=action,
         score=finding.score,
         text=finding.text,
@@ -125,7 +128,7 @@ def _opened(finding: Finding, action: Action) -> Alert:
     )
 
 
-def _joined(alert: Alert, finding: Finding, action: Action) -> Alert:
+def _joined(alert: Alert, finding: Finding, action: Action, now_ns: int) -> Alert:
     if any(known.id == finding.id for known in alert.findings):
         return replace(alert, action=stronger(alert.action, action))
     graver = (finding.severity, finding.score) > (alert.severity, alert.score)
@@ -138,7 +141,7 @@ def _joined(alert: Alert, finding: Finding, action: Action) -> Alert:
         alert,
         severity=max(alert.severity, finding.severity),
         score=max(alert.score, finding.score),
-        last_ns=max(alert.last_ns, finding.at_ns),
+        last_ns=max(alert.last_ns, now_ns),
         action=stronger(alert.action, action),
         text=finding.text if graver else alert.text,
         count=alert.count + 1,
