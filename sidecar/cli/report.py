@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from sidecar.evaluate import Scores
+from sidecar.evaluate import Corpus, Scores
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}
@@ -18,7 +18,7 @@ td:first-child,th:first-child{text-align:left}h2{margin-top:3rem}svg{background:
 SIZE = 260
 
 
-def render(results: Sequence[tuple[Scores, dict[str, str]]], posture: str) -> str:
+def render(results: Sequence[Corpus], posture: str) -> str:
     """The page for all corpora, misses first."""
     parts = [
         "<!doctype html><meta charset=utf-8><title>Agent Sidecar: evaluation</title>",
@@ -29,12 +29,11 @@ def render(results: Sequence[tuple[Scores, dict[str, str]]], posture: str) -> st
         "An unscored malicious session is a miss.</p>",
         _overview(results),
     ]
-    for scores, prevented in results:
-        parts.append(_corpus(scores, prevented))
+    parts += [_corpus(corpus) for corpus in results]
     return "\n".join(parts) + "\n"
 
 
-def _overview(results: Sequence[tuple[Scores, dict[str, str]]]) -> str:
+def _overview(results: Sequence[Corpus]) -> str:
     head = ("corpus", "malicious", "benign", "AUC", "95 %", "AUC, same period", "AUC of span counts", "TPR at 1 %",
             "TPR at 5 %", "paused", "held or paused", "holds per 1,000 benign acts", "pauses per 100 benign sessions",
             "unscored")  # fmt: skip
@@ -44,27 +43,37 @@ def _overview(results: Sequence[tuple[Scores, dict[str, str]]]) -> str:
             _n(s.auc_same_period), _n(s.span_count_auc), _n(s.tpr_1), _n(s.tpr_5), s.paused, s.stopped,
             _n(s.holds_per_1000, 1), _n(s.false_pauses_per_100, 1), _n(s.unscored),
         )
-        for s, _ in results
+        for s in (corpus.scores for corpus in results)
     ]  # fmt: skip
     return _table(head, body)
 
 
-def _corpus(scores: Scores, prevented: dict[str, str]) -> str:
+def _corpus(corpus: Corpus) -> str:
+    scores = corpus.scores
     parts = [f"<h2>{escape(scores.name)}</h2>"]
-    for title, names in (("Not prevented", scores.not_prevented), ("False pauses", scores.false_pauses)):
+    for title, names in (("Not prevented", scores.not_prevented), ("False pauses", scores.false_pauses),
+                         ("Benign and held, not paused", scores.false_stops)):  # fmt: skip
         if names:
             parts.append(f"<p><b>{title}</b> ({len(names)}): <span class=small>{escape(', '.join(names))}</span></p>")
-    at = "; ".join(f"export delay {delay} s: {share}" for delay, share in prevented.items())
+    at = "; ".join(f"export delay {delay} s: {share}" for delay, share in corpus.prevented.items())
     parts.append(f"<p>First labelled act prevented: {escape(at)}; first write or send: {scores.prevented_write}</p>")
     if scores.roc:
         parts.append(_roc(scores))
     if scores.by_detector:
         parts.append(_detectors(scores))
+    head = ("kind", "label", "sessions", "paused", "held or paused", *(f"prevented at {d} s" for d in corpus.delays),
+            "AUC", "95 %", "TPR at 1 %", "TPR at 5 %", "holds per 1,000 acts", "pauses per 100 sessions",
+            "unscored")  # fmt: skip
     rows = [
-        (kind, row["label"], row["sessions"], row["paused"], row["stopped"], row["prevented"], _n(row["tpr_1"]))
-        for kind, row in scores.by_kind.items()
-    ]
-    parts.append(_table(("kind", "label", "sessions", "paused", "held or paused", "prevented", "TPR at 1 %"), rows))
+        (
+            row.kind, row.label, row.sessions, row.paused, row.stopped,
+            *corpus.prevented_of_kind.get(row.kind, dict.fromkeys(corpus.delays, "-")).values(), _n(row.auc),
+            f"{_n(row.auc_interval[0])}-{_n(row.auc_interval[1])}", _n(row.tpr_1), _n(row.tpr_5),
+            _n(row.holds_per_1000, 1), _n(row.pauses_per_100, 1), _n(row.unscored),
+        )
+        for row in scores.kinds
+    ]  # fmt: skip
+    parts.append(_table(head, rows))
     return "\n".join(parts)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -59,10 +60,16 @@ class Terminal:
         self._guarded(lambda: self._out.print(table))
 
     @contextlib.contextmanager
-    def progress(self, title: str, unit: str) -> Iterator[Callable[[int], None]]:
-        """A counter on standard error while long work goes on; nothing where that is no terminal."""
+    def progress(self, title: str, unit: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """A counter, or a bar where `total` is known, on standard error; nothing where that is no terminal."""
         if not sys.stderr.isatty() or self.as_json:
             yield lambda count: None
+            return
+        if total is not None:
+            shown = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn())
+            with Progress(*shown, console=self._err, transient=True) as bar:
+                task = bar.add_task(title, total=total)
+                yield lambda count: bar.update(task, completed=count)
             return
         with self._err.status(title) as status:
             yield lambda count: status.update(f"{title}: {count:,} {unit}")
