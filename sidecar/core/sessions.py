@@ -114,7 +114,6 @@ class Session(Struct):
     suspicion: dict[str, float] = {}
     unscored: dict[str, None] = {}
     cleared: dict[str, None] = {}
-    stressors: dict[str, None] = {}
     mentions: dict[str, int] = {}
     own_domains: dict[str, None] = {}
     kinds: dict[str, str] = {}
@@ -134,6 +133,12 @@ class Session(Struct):
     def note_unscored(self, reasons: tuple[str, ...]) -> None:
         for reason in reasons:
             self.unscored[reason] = None
+
+    @property
+    def stressors(self) -> tuple[str, ...]:
+        """What its agent was told that presses models to misbehave, as its detectors recognise it."""
+        told = (name for state in self.states.values() for name in getattr(state, "stressors", ()))
+        return tuple(dict.fromkeys(told))
 
     @property
     def risk(self) -> float:
@@ -157,7 +162,7 @@ class Session(Struct):
             (self.acts, other.acts, MAX_ACTS), (self.intents, other.intents, MAX_INTENTS),
             (self.chains, other.chains, MAX_CHAINS), (self.texts, other.texts, MAX_TEXTS),
             (self.calls, other.calls, MAX_CALLS), (self.unseen, other.unseen, MAX_UNSEEN),
-            (self.unscored, other.unscored, MAX_KINDS), (self.stressors, other.stressors, MAX_KINDS),
+            (self.unscored, other.unscored, MAX_KINDS),
             (self.cleared, other.cleared, MAX_KINDS), (self.kinds, other.kinds, MAX_KINDS),
             (self.own_domains, other.own_domains, MAX_OWN_DOMAINS), (self.mentions, other.mentions, MAX_MENTIONS),
         )  # fmt: skip
