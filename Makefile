@@ -22,7 +22,7 @@ $(VENV)/.test: $(VENV)/.demo
 	@touch $@
 
 demo: $(VENV)/.demo ## a small fleet, one agent that turns, and the pause (ONCE=1: ends by itself)
-	@$(BIN)/python -m examples.demo $(if $(ONCE),--once)
+	@$(BIN)/sidecar demo $(if $(ONCE),--once)
 
 test: $(VENV)/.test ## all tests; real servers that this machine cannot give are named and counted
 	@$(BIN)/python -m scripts.real_parts --quiet

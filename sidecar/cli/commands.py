@@ -51,6 +51,26 @@ def run_command(config: ConfigOption = None) -> int:
     return asyncio.run(serve(read(config)))
 
 
+@app.command(rich_help_panel=RUNNING)
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="End by itself.")] = False,
+    ungated: Annotated[bool, typer.Option("--ungated", help="Take the gate out: the tool is called directly.")] = False,
+    sidecar_stopped: Annotated[
+        bool, typer.Option("--sidecar-stopped", help="Stop the sidecar just before the mail is written.")
+    ] = False,
+    tone: Annotated[str | None, typer.Option(help="Another mailbox: how the threat sounds.")] = None,
+    save_svg: Annotated[Path | None, typer.Option(help="Draw what came of it into this file, too.")] = None,
+    json: Json = False,
+) -> int:
+    """Play a small fleet of agents, one of which turns, beside a sidecar of its own; show the pause as it happens."""
+    from sidecar.cli.demo import Screen
+    from sidecar.cli.demo import demo as command
+
+    return command(
+        Screen(as_json=json), once=once, ungated=ungated, stopped=sidecar_stopped, tone=tone, save_svg=save_svg
+    )
+
+
 @app.command(rich_help_panel=OPERATING)
 def sessions(
     session: Annotated[str | None, typer.Argument(help="One session, with all that holds it.")] = None,
