@@ -12,6 +12,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A deadline would be an absolute time; under CI every run is the same.
+settings.register_profile("here", deadline=None, derandomize=os.environ.get("CI", "").lower() == "true")
+settings.load_profile("here")
 
 pytest_plugins = ["tests.real.parts"]
 

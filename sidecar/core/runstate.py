@@ -104,9 +104,11 @@ class RunStates:
         return sum(run.desired == "paused" for run in self._runs.values())
 
     def restore(self, key: SessionKey, run: Run) -> None:
-        """Puts back a stored state; a pause that was in force is asked for again."""
+        """Puts back a stored state; a pause that nobody has confirmed is waited for as before."""
         run.promised = max(run.promised, run.epoch)
         self._runs[key] = run
+        if run.desired == "paused" and run.observed == "requested":
+            self._unconfirmed[key] = run.requested_ns
 
     def pause(self, command: Pause, *, enforced: bool) -> Transition:
         """Holds a session, at once.

@@ -205,6 +205,17 @@ def test_a_pause_restored_after_a_restart_is_answered_by_its_own_epoch() -> None
     assert (after.after, after.epoch) == ("running", 8)
 
 
+def test_a_pause_nobody_had_confirmed_before_a_restart_is_unconfirmed_after_it() -> None:
+    runs = RunStates()
+    cause = Cause("p", "operator", "ann", "", 0)
+    for observed in ("requested", "acknowledged", "unenforced"):
+        key = SessionKey("r", observed)
+        run = Run(desired="paused", epoch=1, observed=observed, causes={"p": cause}, pause_id="p", requested_ns=9)
+        runs.restore(key, run)
+    assert runs.overdue(9 + CONFIRM_NS - 1) == []
+    assert [key.id for key in runs.overdue(9 + CONFIRM_NS)] == ["requested"]
+
+
 def test_who_knows_a_later_state_makes_the_next_one_later_still() -> None:
     runs = RunStates()
     runs.outrun(KEY, 41)
