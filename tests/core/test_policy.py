@@ -47,8 +47,8 @@ def act(
 
 @pytest.mark.parametrize(
     ("severity", "irreversible", "reversible"),
-    [("critical", "pause", "pause"), ("high", "hold", "alert"), ("medium", "alert", "alert"), ("low", "record", "record"),
-     ("info", "record", "record")],
+    [("critical", "pause", "pause"), ("high", "hold", "alert"), ("medium", "alert", "alert"),
+     ("low", "record", "record"), ("info", "record", "record")],
 )  # fmt: skip
 def test_the_shipped_table(severity: str, irreversible: str, reversible: str) -> None:
     shipped = policy()

@@ -25,7 +25,8 @@ def test_brackets_mean_themselves(before: str, after: str) -> None:
 
 
 @pytest.mark.parametrize(("glob", "name", "does"), [
-    ("", "", True), ("", "a", False), ("*", "", True), ("billing-*", "billing-", True), ("billing-*", "Billing-eu", False),
+    ("", "", True), ("", "a", False), ("*", "", True), ("billing-*", "billing-", True),
+    ("billing-*", "Billing-eu", False),
 ])  # fmt: skip
 def test_edges(glob: str, name: str, does: bool) -> None:
     assert fits(glob, name) is does
