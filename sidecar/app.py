@@ -44,6 +44,7 @@ from sidecar.recovery import recover
 from sidecar.service import Service
 from sidecar.sources.feeder import QueueFeeder
 from sidecar.sources.intake import Intake
+from sidecar.sources.losses import Losses
 from sidecar.sources.otlp import read_tls
 from sidecar.sources.otlp_grpc import OtlpGrpc
 from sidecar.sources.otlp_http import OtlpHttp
@@ -98,6 +99,7 @@ class App:
             sign=lambda text: hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16, key=key).hexdigest(),
         )
         grants = Grants.load(data_dir, life_s=config.control.grant_life)
+        self.losses = Losses(self.metrics)
         self.service = service = Service(
             pipeline,
             control,
@@ -108,6 +110,7 @@ class App:
             mint=grants.minter(config.control.grants, lambda: pipeline.policy.digest),
             hold_ns=int(config.gate.hold * 1e9),
             fail_open=frozenset(config.gate.i_accept_fail_open_for),
+            losses=self.losses,
         )
         service.watchers.append(self.metrics)
         telemetry.policy = pipeline.policy.digest
@@ -148,7 +151,7 @@ class App:
         loop = asyncio.get_running_loop()
         threading.Thread(target=_compile, args=(patterns, loop), daemon=True, name="hyperscan").start()
 
-        intake = Intake(telemetry, feeder, self.metrics, config.intake)
+        intake = Intake(telemetry, feeder, self.losses, config.intake)
         self._stoppers.append(intake.close)
         for door in self._otlp_doors(intake, credentials):
             await door.start()
@@ -182,9 +185,9 @@ class App:
         pem = _pem(settings.tls)
         doors: list[Any] = []
         if settings.grpc is not None:
-            doors.append(OtlpGrpc(settings, intake, credentials, self.metrics, pem=pem))
+            doors.append(OtlpGrpc(settings, intake, credentials, self.losses, pem=pem))
         if settings.http is not None:
-            doors.append(OtlpHttp(settings, intake, credentials, self.metrics, pem=pem))
+            doors.append(OtlpHttp(settings, intake, credentials, self.losses, pem=pem))
         return doors
 
     def _serve_http(self, service: Service, feeder: QueueFeeder, data_dir: Path) -> None:

@@ -28,6 +28,7 @@ from sidecar.core.span import Record, Span, Speaker
 from sidecar.core.weave import Asked
 from sidecar.errors import ControlError, StorageError
 from sidecar.sources import Row
+from sidecar.sources.losses import RECENT_NS, Loss, Losses
 from sidecar.storage import (
     Approval,
     ControlBatch,
@@ -111,6 +112,7 @@ class Service:
         mint: Makes grants.
         hold_ns: How long a held act waits for a person before it is denied.
         fail_open: Tools whose acts agents may run when nobody answers, though they are irreversible.
+        losses: Telemetry that was refused or lost at the doors.
     """
 
     def __init__(
@@ -125,10 +127,12 @@ class Service:
         mint: Mint = lambda decision, arguments: None,
         hold_ns: int = HOLD_NS,
         fail_open: frozenset[str] = frozenset(),
+        losses: Losses | None = None,
     ) -> None:
         self.pipeline, self.control, self.telemetry = pipeline, control, telemetry
         self._meter, self._clock_ns, self._owner_of, self._mint = meter, clock_ns, owner_of, mint
         self._hold_ns, self.fail_open = hold_ns, fail_open
+        self.losses = losses
         self.arrivals = Arrivals()
         self.watchers: list[Watcher] = []
         self.restoring = True
@@ -163,6 +167,20 @@ class Service:
         self.settle(self.pipeline.tick(now_ns))
         for approval in [a for a in self.approvals.values() if a.state == "open" and now_ns >= a.deadline_ns]:
             self._close_approval(approval, "expired", "sidecar", "nobody decided in time")
+        if self.losses is not None:
+            for loss in self.losses.untold():
+                self._tell_of(loss, now_ns)
+
+    def _tell_of(self, loss: Loss, now_ns: int) -> None:
+        """Telemetry of an identity is missing: one alert that grows, and a mark on its sessions that are under way."""
+        realm, amount = loss.speaker.realm, loss.amount
+        agent = Agent(realm, name=loss.speaker.agent or "")
+        about, score = f"{loss.told_ns}", amount / (amount + 1)
+        key = SessionKey(realm, "")
+        self.settle(
+            self.pipeline.announce("telemetry_dropped", key, agent, loss.text, now_ns, about=about, score=score)
+        )
+        self._note_unscored(self.pipeline.sessions.latest(realm, now_ns - RECENT_NS), "dropped")
 
     # ------------------------------------------------------------ the gate
 
@@ -227,6 +245,8 @@ class Service:
         observed = self.pipeline.policy.posture(decision.agent.role) == "observe"
         if self.restoring and not observed:
             return Verdict(_system(decision, "restoring", 500))
+        if not observed and self.losses is not None and self.losses.is_recent(decision.session.realm):
+            return Verdict(_system(decision, "degraded", 1000))
         epoch = self.run_of(decision.session).epoch
         batch = ControlBatch(
             grants=[] if minted is None else [minted.row],
@@ -367,9 +387,11 @@ class Service:
         self.pipeline.runs.outrun(key, epoch)
         self.settle(self.pipeline.pause(key, cause, now_ns))
 
-    def spans_dropped(self, keys: Iterable[SessionKey]) -> None:
+    def spans_dropped(self, speaker: Speaker, keys: Iterable[SessionKey], spans: int) -> None:
         """The process that runs these sessions has lost spans of them."""
         self._note_unscored(keys, "dropped")
+        if self.losses is not None:
+            self.losses.note(speaker, "dropped_by_agent", requests=0, spans=spans)
 
     def _note_unscored(self, keys: Iterable[SessionKey], reason: str) -> None:
         for key in keys:

@@ -425,13 +425,14 @@ class Watching:
             agents._watches.attend(instance, known.session_id, key)
             if known.epoch > service.run_of(key).epoch:
                 service.believe(key, known.epoch)
-        self._note_dropped(instance, request.dropped_spans)
+        self._note_dropped(caller, instance, request.dropped_spans)
         return instance
 
-    def _note_dropped(self, instance: Instance, dropped: int) -> None:
+    def _note_dropped(self, caller: Caller, instance: Instance, dropped: int) -> None:
         if dropped > instance.dropped:
-            self._agents._counts.dropped_spans(min(dropped - instance.dropped, 2**32))
-            self._agents._service.spans_dropped(instance.sessions.values())
+            more = min(dropped - instance.dropped, 2**32)
+            self._agents._counts.dropped_spans(more)
+            self._agents._service.spans_dropped(caller.speaker, instance.sessions.values(), more)
         instance.dropped = dropped
 
 

@@ -24,6 +24,7 @@ from sidecar.core.events import UNSCORED, Agent, SessionKey
 from sidecar.core.findings import Finding, Severity
 from sidecar.core.pipeline import NOTICE_SEVERITY, Outcome
 from sidecar.core.runstate import Run
+from sidecar.core.span import Speaker
 from sidecar.observe.families import OTHER, Family, Label, Names
 from sidecar.observe.settings import ObserveSettings
 from sidecar.sources.decode import NOTES
@@ -46,6 +47,7 @@ REFUSED = Label("reason", REASONS)
 NOTE = Label("note", NOTES)
 ROLE = Label("role", bound="agent roles: those in `roles`, the first `max_roles` others, `other`")
 DETECTOR = Label("detector", bound="detectors of the configuration and kinds of notices about telemetry")
+IDENTITY = Label("identity", bound="`local`, `agent:NAME` and `forwarder:NAME` of credentials; `unknown` before that")
 SEVERITY = Label("severity", SEVERITIES)
 DATABASE = Label("database", DATABASES)
 METHOD = Label("method", bound="methods of the control API")
@@ -106,6 +108,12 @@ class Metrics(Collector):
             "spans_refused", "Spans refused, as far as somebody could count them.", DOOR, REFUSED
         )
         self.spans_lost = count("spans_lost", "Spans dropped because their sender left before they were durable.", DOOR)
+        self.identity_requests = count(
+            "identity_requests_refused", "Requests refused as a whole, by who sent them.", IDENTITY, REFUSED
+        )
+        self.identity_spans = count(
+            "identity_spans_refused", "Spans refused or lost, by who sent them.", IDENTITY, REFUSED
+        )
         self.spans_noted = count("spans_noted", "Spans of which decoding had to change something.", DOOR, NOTE)
         self.requests_ignored = count(
             "requests_ignored", "Requests that are taken and not looked at.", DOOR, Label("kind", ("metrics",))
@@ -262,14 +270,18 @@ class Metrics(Collector):
         self.requests[door, kind] += 1
         self.spans[door, kind] += spans
 
-    def refused(self, door: str, reason: str, *, requests: int, spans: int) -> None:
+    def refused(self, door: str, reason: str, *, requests: int, spans: int, speaker: Speaker | None = None) -> None:
+        identity = "unknown" if speaker is None else speaker.realm
         if requests:
             self.requests_refused[door, reason] += requests
+            self.identity_requests[identity, reason] += requests
         if spans:
             self.spans_refused[door, reason] += spans
+            self.identity_spans[identity, reason] += spans
 
-    def lost(self, door: str, spans: int) -> None:
+    def lost(self, door: str, spans: int, *, speaker: Speaker | None = None) -> None:
         self.spans_lost[(door,)] += spans
+        self.identity_spans["unknown" if speaker is None else speaker.realm, "aborted"] += spans
 
     def noted(self, door: str, note: str, spans: int) -> None:
         self.spans_noted[door, note] += spans

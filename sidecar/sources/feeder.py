@@ -20,8 +20,9 @@ from sidecar.sources.intake import Turn
 
 log = logging.getLogger("sidecar.feeder")
 
-MAX_SPANS = 50_000
-"""Decoded spans kept in memory while they wait; what comes on top is decoded again from the inbox."""
+MAX_SPANS, MAX_BYTES = 50_000, 64 * 2**20
+"""Decoded spans, and bytes of the requests that they came in, kept in memory while they wait; what comes on top is
+decoded again from the inbox."""
 
 
 class Core(Protocol):
@@ -44,10 +45,12 @@ class _Waiting(Struct, frozen=True):
     seq: int
     row: Row  # without its body
     spans: Sequence[Span] | None
+    size_bytes: int = 0
 
 
 class QueueFeeder:
-    """Feeds rows to the core in the order they became durable. Memory: `MAX_SPANS` spans, and 200 B a waiting row.
+    """Feeds rows to the core in the order they became durable. Memory: `MAX_SPANS` spans of requests of `MAX_BYTES`
+    (decoded some three times that), and 200 B a waiting row.
 
     Attributes:
         fed_row: The last row whose spans have all been fed.
@@ -68,16 +71,18 @@ class QueueFeeder:
         self._meter, self._wall_ns = meter, wall_ns
         self._inbox, self._core, self._limits, self._clock_ns = inbox, core, limits, clock_ns
         self._waiting: deque[_Waiting] = deque()
-        self._kept = 0
+        self._kept = self._bytes = 0
         self._ready, self._idle = asyncio.Event(), asyncio.Event()
         self._idle.set()
         self.fed_row, self.failures = fed_row, 0
 
     def offer(self, seq: int, row: Row, spans: Sequence[Span]) -> None:
         """Says that `row` is durable as number `seq`."""
-        keep = self._kept + len(spans) <= MAX_SPANS
-        self._kept += len(spans) if keep else 0
-        self._waiting.append(_Waiting(seq, replace(row, body=b""), spans if keep else None))
+        size_bytes = len(row.body)
+        keep = self._kept + len(spans) <= MAX_SPANS and (not self._kept or self._bytes + size_bytes <= MAX_BYTES)
+        if keep:
+            self._kept, self._bytes = self._kept + len(spans), self._bytes + size_bytes
+        self._waiting.append(_Waiting(seq, replace(row, body=b""), spans if keep else None, size_bytes))
         self._idle.clear()
         self._ready.set()
 
@@ -111,7 +116,7 @@ class QueueFeeder:
         if spans is None:
             spans = await asyncio.to_thread(self._again, waiting.seq)
         else:
-            self._kept -= len(spans)
+            self._kept, self._bytes = self._kept - len(spans), self._bytes - waiting.size_bytes
         for index, span in enumerate(spans):
             if turn.is_over():
                 await turn.next()

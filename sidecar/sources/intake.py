@@ -32,6 +32,9 @@ REASONS = (
 )
 """Why something was refused: with `Door`, all the labels that `Counts.refused` ever sees."""
 
+LATER = frozenset(("rate_bytes", "rate_spans", "rate_sessions", "busy", "inbox_full", "storage"))
+"""Of these, what a sender is asked to come again after."""
+
 SLICE_NS = 100_000
 _THREADED = 8 * 1024  # bytes of JSON above which it is read in a thread: its parser cannot be stopped between records
 _WARNED = ("cut", "duplicate_key", "nonfinite", "too_deep")  # what a sender should know of, though nothing was refused
@@ -57,11 +60,14 @@ class Counts(Protocol):
         """One request and its spans are durable."""
         ...
 
-    def refused(self, door: str, reason: str, *, requests: int, spans: int) -> None:
-        """A whole request was refused (`spans` is 0 where nobody counted them), or some spans of one that was taken."""
+    def refused(self, door: str, reason: str, *, requests: int, spans: int, speaker: Speaker | None = None) -> None:
+        """A whole request was refused (`spans` is 0 where nobody counted them), or some spans of one that was taken.
+
+        `speaker` is None where it was not known yet.
+        """
         ...
 
-    def lost(self, door: str, spans: int) -> None:
+    def lost(self, door: str, spans: int, *, speaker: Speaker | None = None) -> None:
         """The sender went away before its request was durable."""
         ...
 
@@ -140,23 +146,23 @@ class Intake:
         """
         if kind != "traces" and kind != "logs":
             raise ValueError(f"no telemetry: {kind}")
-        under_way = _UnderWay(door, kind)
+        under_way = _UnderWay(door, kind, speaker)
         if self._under_way and self._under_way + len(body) > self._settings.in_flight:
-            self._counts.refused(door, "busy", requests=1, spans=0)
+            self._counts.refused(door, "busy", requests=1, spans=0, speaker=speaker)
             raise BusyError("too many requests under way")
         self._under_way += len(body)
         try:
             return await self._take(under_way, Row(kind, body, arrived_ns, encoding, speaker))
         except (SpanError, OutsideError) as error:
-            self._counts.refused(door, _reason(error), requests=1, spans=under_way.spans)
+            self._counts.refused(door, _reason(error), requests=1, spans=under_way.spans, speaker=speaker)
             raise
         except asyncio.CancelledError:
             commit, under_way.left = under_way.commit, True
             if commit is None or (commit.done() and commit.exception()):
-                self._counts.lost(door, under_way.spans)
+                self._counts.lost(door, under_way.spans, speaker=speaker)
             raise
         except Exception:  # ours; the sender is told so, and the sum of spans still comes out
-            self._counts.refused(door, "internal", requests=1, spans=under_way.spans)
+            self._counts.refused(door, "internal", requests=1, spans=under_way.spans, speaker=speaker)
             raise
         finally:
             self._under_way -= len(body)
@@ -202,7 +208,7 @@ class Intake:
         except Exception:
             if not under_way.left:
                 raise
-            self._counts.lost(under_way.door, under_way.spans)
+            self._counts.lost(under_way.door, under_way.spans, speaker=under_way.speaker)
             return
         self._counts.stored(under_way.door, under_way.kind, len(decoded.spans))
         self._count(under_way, decoded)
@@ -210,7 +216,7 @@ class Intake:
 
     def _count(self, under_way: _UnderWay, decoded: Decoded) -> None:
         for reason, spans in decoded.rejected.items():
-            self._counts.refused(under_way.door, reason, requests=0, spans=spans)
+            self._counts.refused(under_way.door, reason, requests=0, spans=spans, speaker=under_way.speaker)
         for note, spans in decoded.notes.items():
             self._counts.noted(under_way.door, note, spans)
 
@@ -224,6 +230,7 @@ class _UnderWay(Struct):
 
     door: Door
     kind: Signal
+    speaker: Speaker
     spans: int = 0
     commit: asyncio.Task[None] | None = None
     left: bool = False

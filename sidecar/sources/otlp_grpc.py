@@ -178,13 +178,13 @@ class OtlpGrpc:
                 if isinstance(message, bytes):
                     return message
         except asyncio.CancelledError:
-            self._counts.refused("otlp_grpc", "aborted", requests=1, spans=0)
+            self._counts.refused("otlp_grpc", "aborted", requests=1, spans=0, speaker=speaker)
             raise
         except TimeoutError:
-            self._counts.refused("otlp_grpc", "slow", requests=1, spans=0)
+            self._counts.refused("otlp_grpc", "slow", requests=1, spans=0, speaker=speaker)
             raise SpanError("slow", "the request did not come in time") from None
         # gRPC itself has answered a message that is too large, or the client went away: nobody hears this.
-        self._counts.refused("otlp_grpc", "aborted", requests=1, spans=0)
+        self._counts.refused("otlp_grpc", "aborted", requests=1, spans=0, speaker=speaker)
         raise SpanError("malformed", "no request")
 
     async def _abort(self, context: Any, why: Refusal) -> NoReturn:

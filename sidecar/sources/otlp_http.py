@@ -144,10 +144,10 @@ class OtlpHttp:
         try:
             await self._answer(request)
         except _RefusedError as error:
-            self.counts.refused("otlp_http", error.refusal.reason, requests=1, spans=0)
+            self.counts.refused("otlp_http", error.refusal.reason, requests=1, spans=0, speaker=request.speaker)
             await self._refuse(request, error.refusal, *error.headers)
         except _GoneError:
-            self.counts.refused("otlp_http", "aborted", requests=1, spans=0)
+            self.counts.refused("otlp_http", "aborted", requests=1, spans=0, speaker=request.speaker)
         except Exception as error:  # counted by the intake, or ours
             if not isinstance(error, SpanError | OutsideError):
                 log_ours(log, error)
@@ -160,7 +160,7 @@ class OtlpHttp:
         try:
             told = [value.decode("latin-1") for value in request.headers(b"authorization")]
             host = (request.scope["client"] or ("", 0))[0]
-            speaker = identify(self._doorman, told, host=host, anonymous=self.settings.anonymous)
+            request.speaker = speaker = identify(self._doorman, told, host=host, anonymous=self.settings.anonymous)
         except SidecarError as error:
             raise _RefusedError(refusal(error), (b"www-authenticate", b"Bearer")) from error
         with _Held(self._room, speaker) as held:
@@ -273,6 +273,7 @@ class _Request:
     def __init__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         self.scope, self._receive, self._send = scope, receive, send
         self.encoding: Encoding = "proto"
+        self.speaker: Speaker | None = None
         self.done = False
 
     def headers(self, name: bytes) -> list[bytes]:

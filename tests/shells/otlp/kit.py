@@ -186,13 +186,13 @@ class Tally:
         self.spans["stored"] += spans
         self.requests[kind, "stored"] += 1
 
-    def refused(self, door: str, reason: str, *, requests: int, spans: int) -> None:
+    def refused(self, door: str, reason: str, *, requests: int, spans: int, speaker: Speaker | None = None) -> None:
         assert reason in REASONS
         self.doors.add(door)
         self.spans["refused"] += spans
         self.reasons[reason] += requests or spans
 
-    def lost(self, door: str, spans: int) -> None:
+    def lost(self, door: str, spans: int, *, speaker: Speaker | None = None) -> None:
         self.doors.add(door)
         self.spans["lost"] += spans
 
