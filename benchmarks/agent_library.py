@@ -1,7 +1,7 @@
 """What the agent library adds to an act: at the question, at a span's end, and for what is carried.
 
-Run as ``python -m benchmarks.agent_library``; prints one JSON line a figure. Times are microseconds on this machine;
-read the ratios. The sidecar is a bare gRPC server in another process, so that its work is not ours.
+Times are microseconds on this machine; read the ratios. The sidecar is a bare gRPC server in another process, so that
+its work is not ours.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -22,22 +21,30 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import TracerProvider
 
 import sidecar.agent as sidecar
+from benchmarks.report import Figure, number
+from benchmarks.running import child
 from sidecar.control.v1 import control_pb2 as pb
 from sidecar.testing import FakeSidecar
 
 ROUNDS, WARM_UP = 2000, 50
 
 
-class Figure(NamedTuple):
+class Taken(NamedTuple):
     """Microseconds a call: wall clock median and 99th percentile, and processor time of the thread that called."""
 
     p50_us: float
     p99_us: float
     cpu_us: float
 
+    def figure(self, name: str, base: Taken | None = None, more: str = "") -> Figure:
+        """As a line of the report: its p50 as a ratio to that of `base`, or as it is."""
+        told = f"p50 {number(self.p50_us)}, p99 {number(self.p99_us)}, processor {number(self.cpu_us)} µs"
+        value, unit = (self.p50_us, "µs") if base is None else (self.p50_us / base.p50_us, "x")
+        return Figure(name=name, value=value, unit=unit, beside=f"{told}; {more}" if more else told)
 
-def measured(*calls: Callable[[], Any], rounds: int = ROUNDS, warm_up: int = WARM_UP) -> list[Figure]:
-    """Figures of `calls`, taken in turns so that whatever else this machine does hits all alike."""
+
+def measured(*calls: Callable[[], Any], rounds: int = ROUNDS, warm_up: int = WARM_UP) -> list[Taken]:
+    """Times of `calls`, taken in turns so that whatever else this machine does hits all alike."""
     for call in calls * warm_up:
         call()
     gc.collect()
@@ -50,15 +57,9 @@ def measured(*calls: Callable[[], Any], rounds: int = ROUNDS, warm_up: int = WAR
             cpu.append((time.thread_time_ns() - began_cpu) / 1000)
             wall.append((time.perf_counter_ns() - began) / 1000)
     return [
-        Figure(statistics.median(wall), statistics.quantiles(wall, n=100)[98], statistics.median(cpu))
+        Taken(statistics.median(wall), statistics.quantiles(wall, n=100)[98], statistics.median(cpu))
         for wall, cpu in zip(walls, cpus, strict=True)
     ]
-
-
-def show(figure: str, value: Figure, **more: Any) -> None:
-    """One line of the report."""
-    told = {name: round(number, 1) for name, number in value._asdict().items()}
-    print(json.dumps({"figure": figure, **told, **more}), flush=True)
 
 
 def serve(pipe: Connection) -> None:
@@ -108,20 +109,22 @@ def span_of_size(provider: TracerProvider, size_bytes: int) -> Any:
     return span
 
 
-def main() -> None:
+def figures(*, quick: bool = False) -> Iterator[Figure]:
     """All figures."""
-    ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
-    server.start()
-    if not ours.poll(20):
-        raise SystemExit("the server did not start")
-    target = f"127.0.0.1:{ours.recv()}"
+    rounds = 50 if quick else ROUNDS
+    with child(serve) as pipe:
+        if not pipe.poll(20):
+            raise RuntimeError("the server did not start")
+        yield from _against(f"127.0.0.1:{pipe.recv()}", rounds)
+    yield _denial()
 
+
+def _against(target: str, rounds: int) -> Iterator[Figure]:
     provider = TracerProvider()
     two_kb = span_of_size(provider, 2048)
     encoded = encode_spans([two_kb]).SerializeToString()
-    [at_end] = measured(lambda: encode_spans([two_kb]).SerializeToString())
-    show("encode one span at its end", at_end, bytes=len(encoded))
+    [at_end] = measured(lambda: encode_spans([two_kb]).SerializeToString(), rounds=rounds)
+    yield at_end.figure("library: encode one span of 2 KB at its end")
 
     agent = sidecar.connect("bench", control=target, otlp=target, tracer_provider=provider)
     with agent, agent.session() as session:
@@ -138,14 +141,8 @@ def main() -> None:
             with session.act("send_mail", arguments) as sent:
                 sent.result = "ok"
 
-        process = time.process_time_ns()
-        bare, gated = measured(lambda: ask([]), act)
-        process = (time.process_time_ns() - process) / 1000 / (ROUNDS + WARM_UP)
-        show("bare gRPC question, nothing else", bare)
-        show(
-            "gated act over gRPC, with its span", gated, over_bare_us=round(gated.p50_us - bare.p50_us, 1),
-            both_with_all_threads_cpu_us=round(process, 1),
-        )  # fmt: skip
+        bare, gated = measured(lambda: ask([]), act, rounds=rounds)
+        yield gated.figure("library: gated act with its span, against a bare question", bare)
 
         # The same bytes, encoded as the spans ended and encoded at the question.
         three, parts = [two_kb] * 3, [encoded] * 3
@@ -153,29 +150,24 @@ def main() -> None:
             lambda: ask([]),
             lambda: ask(parts),
             lambda: ask([encode_spans([span]).SerializeToString() for span in three]),
+            rounds=rounds,
         )
-        show("question that carries nothing", nothing)
-        size = sum(map(len, parts))
-        for words, figure in (("before", before), ("at it", at_it)):
-            show(
-                f"question with 6 KB encoded {words}",
-                figure,
-                bytes=size,
-                over=round(figure.p50_us / nothing.p50_us - 1, 3),
-            )
+        size = f"{sum(map(len, parts)):,} B"
+        yield before.figure("library: question with 6 KB encoded before, against one without", nothing, size)
+        yield at_it.figure("  the same, encoded at the question", nothing, size)
 
         answer = pb.AuthorizeResponse(answer=pb.ANSWER_ALLOWED, judged=True)
         client.wire._methods = client.wire._methods | {"Authorize": lambda *_, **__: answer}
-        [asked, constant] = measured(lambda: session.act("send_mail", arguments).begin(), act)
-        show("until the act may run, answered by a constant", asked)
-        show("gated act, answered by a constant: what the library costs the caller", constant)
+        asked, constant = measured(lambda: session.act("send_mail", arguments).begin(), act, rounds=rounds)
+        yield asked.figure("library: until the act may run, answered by a constant")
+        yield constant.figure("library: gated act, answered by a constant")
         client._tap.is_closed = True
-        [unkept] = measured(act)
-        show("the same, its span neither kept nor exported", unkept)
+        [unkept] = measured(act, rounds=rounds)
+        yield unkept.figure("  the same, its span neither kept nor exported", constant)
         client._tap.is_closed = False
-    ours.send(None)
-    server.join(5)
 
+
+def _denial() -> Figure:
     with FakeSidecar() as fake:
         agent = sidecar.connect("bench", control=fake.address, otlp=fake.address, tracer_provider=TracerProvider())
         with agent, agent.session() as session:
@@ -186,9 +178,5 @@ def main() -> None:
                     session.act("send_mail", {}).begin()
 
             [denial] = measured(denied, rounds=10, warm_up=0)
-            show("denial while the sidecar stalls, deadline 250 ms", denial)
             fake.go()
-
-
-if __name__ == "__main__":
-    main()
+    return denial.figure("library: denial while the sidecar stalls, deadline 250 ms")

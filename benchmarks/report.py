@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Iterable
@@ -30,11 +31,11 @@ class Figure(Struct, frozen=True, kw_only=True):
 
     @property
     def verdict(self) -> str:
-        """``pass``, ``short``, or ``""`` where nothing is asked."""
+        """``met``, ``missed``, or ``""`` where nothing is asked."""
         if self.target is None:
             return ""
         good = self.value >= self.target if self.at_least else self.value <= self.target
-        return "pass" if good else "short"
+        return "met" if good else "missed"
 
     @property
     def wanted(self) -> str:
@@ -52,7 +53,7 @@ def number(value: float) -> str:
 def quantile(values: Iterable[float], share: float) -> float:
     """The value that `share` of all do not exceed (nearest rank)."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))]
+    return ordered[max(0, math.ceil(share * len(ordered) - 1e-9) - 1)]
 
 
 def machine() -> dict[str, Any]:
