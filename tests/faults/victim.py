@@ -1,0 +1,148 @@
+"""The sidecar that is killed: the shipped one, or for a control the shipped one without the line that protects.
+
+    python -m tests.faults.victim CONFIG WITHOUT DIES LOG
+
+``WITHOUT`` is one of `LINES`, ``DIES`` one of `POINTS` with a number: ``checkpoint_half:2`` kills the process in the
+middle of its second checkpoint. Both may be empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from sidecar.cli.commands import run as run_command
+from sidecar.sources.intake import Intake
+from sidecar.storage import telemetry
+from sidecar.storage.telemetry import TelemetryStore
+
+LAZY_S = 0.02
+"""How much later than it says a careless sidecar stores; as long as the store's own groups may take."""
+
+
+class Arguments(NamedTuple):
+    config: str
+    without: str
+    dies: str
+    log: str
+
+
+# ------------------------------------------------------------ protecting lines, taken out
+
+
+def without_waiting_for_the_disk(later_s: float = LAZY_S) -> None:
+    """A request is acknowledged before it is durable."""
+    commit, under_way = Intake._commit, set[Any]()
+
+    async def careless(intake: Intake, *request: Any) -> None:
+        async def later() -> None:
+            await asyncio.sleep(later_s)
+            await commit(intake, *request)
+
+        task = asyncio.ensure_future(later())
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+
+    Intake._commit = careless  # type: ignore[method-assign]
+
+
+def without_ending_in_order() -> None:
+    """A request is acknowledged before it is durable, and the end does not wait for those."""
+    without_waiting_for_the_disk(later_s=5.0)
+
+    async def careless(intake: Intake) -> None:
+        """Waits for nothing."""
+
+    Intake.close = careless  # type: ignore[method-assign]
+
+
+def without_one_transaction() -> None:
+    """How far the engine has read is stored before what it has read."""
+
+    async def careless(store: TelemetryStore, cursor: Any, upserts: Any, deletes: Any = ()) -> None:
+        await save(store, cursor, {}, ())
+        await save(store, cursor, upserts, deletes)
+
+    save = TelemetryStore.save_checkpoint
+    TelemetryStore.save_checkpoint = careless  # type: ignore[method-assign]
+
+
+LINES: dict[str, Callable[[], None]] = {
+    "wait_for_disk": without_waiting_for_the_disk,
+    "ending_in_order": without_ending_in_order,
+    "one_transaction": without_one_transaction,
+}
+
+# ------------------------------------------------------------ points to die at
+
+
+def _die(number: int, of: list[int]) -> None:
+    of[0] += 1
+    if of[0] == number:
+        os.kill(os.getpid(), signal.SIGKILL)
+        signal.pause()
+
+
+def _in_checkpoint(step: int) -> Callable[[int], None]:
+    """Before, between or after the statements of a checkpoint that has something to say."""
+
+    def arm(number: int) -> None:
+        save, seen = telemetry._save, [0]
+
+        def dying(cursor: Any, blobs: Any, deletes: Any, connection: Any) -> int:
+            if not blobs:
+                return save(cursor, blobs, deletes, connection)
+            if step == 0:
+                _die(number, seen)
+            if step == 1:
+                connection.executemany("INSERT OR REPLACE INTO blobs (name, blob) VALUES (?, ?)", blobs[::2])
+                _die(number, seen)
+            used = save(cursor, blobs, deletes, connection)
+            if step == 2:
+                _die(number, seen)
+            return used
+
+        telemetry._save = dying
+
+    return arm
+
+
+def _after_checkpoint(number: int) -> None:
+    save, seen = TelemetryStore.save_checkpoint, [0]
+
+    async def dying(store: TelemetryStore, cursor: Any, upserts: Any, deletes: Any = ()) -> None:
+        await save(store, cursor, upserts, deletes)
+        if upserts:
+            _die(number, seen)
+
+    TelemetryStore.save_checkpoint = dying  # type: ignore[method-assign]
+
+
+POINTS: dict[str, Callable[[int], None]] = {
+    "checkpoint_begun": _in_checkpoint(0),
+    "checkpoint_half": _in_checkpoint(1),
+    "checkpoint_written": _in_checkpoint(2),
+    "checkpoint_stored": _after_checkpoint,
+}
+
+
+def run(arguments: Arguments) -> None:
+    """Becomes the sidecar."""
+    arguments = Arguments(*arguments)
+    log = os.open(arguments.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    if arguments.dies:
+        name, _, number = arguments.dies.partition(":")
+        POINTS[name](int(number or 1))
+    if arguments.without:
+        LINES[arguments.without]()
+    sys.exit(run_command(["run", "-c", arguments.config]))
+
+
+if __name__ == "__main__":
+    run(Arguments(*sys.argv[1:]))
