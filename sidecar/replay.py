@@ -26,6 +26,7 @@ from sidecar.core.pipeline import Outcome, Pipeline
 from sidecar.core.semconv.facts import Facts, Turn
 from sidecar.core.sessions import Session
 from sidecar.core.span import Record, Span
+from sidecar.errors import StorageError
 
 SECOND_NS = 10**9
 WINDOW_NS = 3600 * SECOND_NS
@@ -148,7 +149,17 @@ class Player:
         self._now_ns = 0
 
     def play(self, stream: Iterable[tuple[int, Moment]], progress: Callable[[int], None] = lambda n: None) -> Totals:
-        """Plays everything to its end and writes all files; `progress` hears how many moments were played."""
+        """Plays everything to its end and writes all files; `progress` hears how many moments were played.
+
+        Raises:
+            StorageError: What comes of it cannot be written.
+        """
+        try:
+            return self._play(stream, progress)
+        except OSError as error:
+            raise StorageError(f"{self._out}: cannot be written: {error.strerror or type(error).__name__}") from error
+
+    def _play(self, stream: Iterable[tuple[int, Moment]], progress: Callable[[int], None]) -> Totals:
         self._out.mkdir(parents=True, exist_ok=True)
         self._files = {name: (self._out / f"{name}.jsonl.part").open("w", encoding="utf-8") for name in self._names}
         try:
