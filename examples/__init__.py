@@ -1,1 +1,1 @@
-"""Programs that show the sidecar at work; they need the extras ``server`` and ``demo``."""
+"""Programs to start from. They need the sidecar running (`sidecar run`) and nothing but `agent-sidecar`."""

@@ -117,7 +117,10 @@ def resume(terminal: Terminal, target: str | None, scope: pb.Scope, reason: str,
     """Lets sessions go on: shows what held them, and clears exactly that."""
     with Operators(target) as operators:
         if scope.WhichOneof("scope") in ("role", "fleet"):
-            return _changed(terminal, operators.resume(scope, reason, pause_id=""), "running")
+            name = "fleet" if scope.fleet else f"role:{scope.role}"
+            held = [cause for view in operators.status().held_scopes if view.scope == name for cause in view.causes]
+            newest = held[-1].pause_id if held else ""
+            return _changed(terminal, operators.resume(scope, reason, pause_id=newest), "running")
         inner = scope.session if scope.WhichOneof("scope") == "session" else scope.tree
         found = operators.sessions(session_id=inner.session_id, realm=inner.realm)
         if not found:
