@@ -62,6 +62,8 @@ class Sidecar:
         self._process: Any = None
         self.pid = 0
         self.started_ns = 0
+        self.settling_s = 2 * victim.LATER_S if without == "commit_before_answer" else 0.0
+        """How long after an answer what was answered is sure to be on the disk."""
 
     # ------------------------------------------------------------ life
 

@@ -15,13 +15,21 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from sidecar.cli.commands import run as run_command
+from sidecar.core.commands import Resume
+from sidecar.core.runstate import RunStates
 from sidecar.sources.intake import Intake
-from sidecar.storage import telemetry
+from sidecar.storage import ControlStore, telemetry
 from sidecar.storage.telemetry import TelemetryStore
 
 LAZY_S = 0.02
 """How much later than it says a careless sidecar stores; as long as the store's own groups may take."""
+
+
+LATER_S = 0.2
+"""How much later a careless sidecar stores orders; more than a round's window."""
 
 
 class Arguments(NamedTuple):
@@ -71,9 +79,38 @@ def without_one_transaction() -> None:
     TelemetryStore.save_checkpoint = careless  # type: ignore[method-assign]
 
 
+def without_committing_before_the_answer() -> None:
+    """An order is answered before it is on the disk."""
+    commit, under_way = ControlStore.commit, set[Any]()
+
+    async def careless(store: ControlStore, batch: Any, *, durable: bool) -> None:
+        async def later() -> None:
+            await asyncio.sleep(LATER_S)
+            await commit(store, batch, durable=durable)
+
+        task = asyncio.ensure_future(later())
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+
+    ControlStore.commit = careless  # type: ignore[method-assign]
+
+
+def without_asking_which_pause() -> None:
+    """A Resume ends whatever pause there is."""
+    plan = RunStates.plan_resume
+
+    def careless(runs: RunStates, command: Resume) -> Any:
+        run = runs.get(command.session)
+        return plan(runs, replace(command, pause_id=run.pause_id, epoch=run.epoch))
+
+    RunStates.plan_resume = careless  # type: ignore[method-assign]
+
+
 LINES: dict[str, Callable[[], None]] = {
     "wait_for_disk": without_waiting_for_the_disk,
     "ending_in_order": without_ending_in_order,
+    "commit_before_answer": without_committing_before_the_answer,
+    "answers_its_pause": without_asking_which_pause,
     "one_transaction": without_one_transaction,
 }
 
