@@ -42,12 +42,14 @@ from sidecar.observe.metrics import Metrics
 from sidecar.observe.scrape import Scrape
 from sidecar.recovery import recover
 from sidecar.service import Service
+from sidecar.sources.claims import Claims
 from sidecar.sources.feeder import QueueFeeder
 from sidecar.sources.intake import Intake
 from sidecar.sources.losses import Losses
 from sidecar.sources.otlp import read_tls
 from sidecar.sources.otlp_grpc import OtlpGrpc
 from sidecar.sources.otlp_http import OtlpHttp
+from sidecar.sources.turns import Turn
 from sidecar.storage import ControlBatch, ControlStore, Entry, Instant, TelemetryStore
 from sidecar.storage.sealed import load_key
 
@@ -151,7 +153,8 @@ class App:
         loop = asyncio.get_running_loop()
         threading.Thread(target=_compile, args=(patterns, loop), daemon=True, name="hyperscan").start()
 
-        intake = Intake(telemetry, feeder, self.losses, config.intake)
+        claims = Claims(pipeline, service.settle, time.time_ns)
+        intake = Intake(telemetry, feeder, self.losses, config.intake, is_false=claims.are_false)
         self._stoppers.append(intake.close)
         for door in self._otlp_doors(intake, credentials):
             await door.start()
@@ -312,9 +315,10 @@ async def _save(
     whole = feeder.fed_row
     cursor = {"row": whole, "index": index if row == whole + 1 else 0, "asked": service.asked_row}
     snapshots.begin()
+    turn = Turn(time.monotonic_ns)
     while snapshots.step():
         if slices:
-            await asyncio.sleep(0)
+            await turn.next()
     upserts, deletes = snapshots.take()
     try:
         await telemetry.save_checkpoint(cursor, upserts, deletes)

@@ -16,7 +16,7 @@ from sidecar.core.span import Span, Speaker
 from sidecar.sources import Inbox, Row
 from sidecar.sources.decode import Limits, decode
 from sidecar.sources.identity import realm_of
-from sidecar.sources.intake import Turn
+from sidecar.sources.turns import Turn
 
 log = logging.getLogger("sidecar.feeder")
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from msgspec import Struct
 from pydantic import Field
 
 from sidecar.core.span import Span, Speaker
-from sidecar.errors import OutsideError, SpanError
+from sidecar.errors import ControlError, OutsideError, SpanError
 from sidecar.settings import Bytes, Settings
 from sidecar.sources import Encoding, Feeder, Inbox, InboxFullError, Kind, Row
 from sidecar.sources.decode import Decoded, Limits, Signal, begin, decode
 from sidecar.sources.limits import FORWARDER, Limiter, OverLimitError, Rates, Turns
+from sidecar.sources.turns import Turn
 
 Door = Literal["otlp_grpc", "otlp_http", "kafka"]
 
@@ -35,7 +36,6 @@ REASONS = (
 LATER = frozenset(("rate_bytes", "rate_spans", "rate_sessions", "busy", "inbox_full", "storage"))
 """Of these, what a sender is asked to come again after."""
 
-SLICE_NS = 100_000
 _THREADED = 8 * 1024  # bytes of JSON above which it is read in a thread: its parser cannot be stopped between records
 _WARNED = ("cut", "duplicate_key", "nonfinite", "too_deep")  # what a sender should know of, though nothing was refused
 
@@ -105,6 +105,9 @@ class Intake:
 
     Memory: the bodies under way (at most `in_flight` bytes and one request more) and what is decoded from them; and
     that of its `Limiter`.
+
+    Args:
+        is_false: (speaker, its spans) → whether they claim what is another's (`claims.Claims`).
     """
 
     def __init__(
@@ -115,7 +118,9 @@ class Intake:
         settings: IntakeSettings | None = None,
         *,
         clock_ns: Callable[[], int] = time.monotonic_ns,
+        is_false: Callable[[Speaker, Sequence[Span]], bool] = lambda speaker, spans: False,
     ) -> None:
+        self._is_false = is_false
         self._inbox, self._feeder, self._counts = inbox, feeder, counts
         self._settings = settings or IntakeSettings()
         self._clock_ns = clock_ns
@@ -141,6 +146,7 @@ class Intake:
             arrived_ns: Wall clock, Unix nanoseconds.
         Raises:
             SpanError: The request cannot be understood; trying again is no use.
+            ControlError: It names a session of another's credential.
             OverLimitError, BusyError, InboxFullError: Not now; they say when.
             StorageError: It could not be made durable.
         """
@@ -177,6 +183,8 @@ class Intake:
         else:
             decoded = await self._decode(under_way, row)
         self._limiter.admit_sessions(row.speaker, decoded.spans, self._clock_ns())
+        if self._is_false(row.speaker, decoded.spans):
+            raise ControlError("PERMISSION_DENIED", "a session of another's credential")
         if decoded.spans:
             under_way.commit = commit = asyncio.create_task(self._commit(under_way, row, decoded))
             self._commits.add(commit)
@@ -236,24 +244,11 @@ class _UnderWay(Struct):
     left: bool = False
 
 
-class Turn:
-    """A share of the loop's time."""
-
-    def __init__(self, clock_ns: Callable[[], int]) -> None:
-        self._clock_ns = clock_ns
-        self._until_ns = clock_ns() + SLICE_NS
-
-    def is_over(self) -> bool:
-        return self._clock_ns() >= self._until_ns
-
-    async def next(self) -> None:
-        await asyncio.sleep(0)
-        self._until_ns = self._clock_ns() + SLICE_NS
-
-
 def _reason(error: SpanError | OutsideError) -> str:
     if isinstance(error, SpanError | OverLimitError):
         return error.reason
+    if isinstance(error, ControlError):
+        return "forbidden"
     return "inbox_full" if isinstance(error, InboxFullError) else "storage"
 
 

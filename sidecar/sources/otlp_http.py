@@ -31,7 +31,7 @@ from sidecar.errors import OutsideError, SidecarError, SpanError
 from sidecar.sources import Doorman, Encoding
 from sidecar.sources.decode import Signal
 from sidecar.sources.inflate import ENCODINGS, inflate
-from sidecar.sources.intake import BusyError, Counts, Intake, Receipt, Turn
+from sidecar.sources.intake import BusyError, Counts, Intake, Receipt
 from sidecar.sources.limits import Room
 from sidecar.sources.otlp import (
     METRICS_IGNORED,
@@ -44,6 +44,7 @@ from sidecar.sources.otlp import (
     response,
     split_address,
 )
+from sidecar.sources.turns import Turn
 
 log = logging.getLogger(__name__)
 _unheard = logging.getLogger(f"{__name__}.uvicorn")  # what it would say of each bad request is counted instead

@@ -13,8 +13,9 @@ from sidecar.errors import OutsideError, SpanError, StorageError
 from sidecar.sources import InboxFullError
 from sidecar.sources.decode import Limits, decode
 from sidecar.sources.identity import realm_of
-from sidecar.sources.intake import SLICE_NS, BusyError, Intake, IntakeSettings, Receipt
+from sidecar.sources.intake import BusyError, Intake, IntakeSettings, Receipt
 from sidecar.sources.limits import OverLimitError, Rates, Room, Turns
+from sidecar.sources.turns import SLICE_NS
 from tests.shells.otlp.kit import AT, Broken, FakeFeeder, FakeInbox, Tally, as_json, field, logs, record, span, traces
 
 ALICE = Speaker("agent:alice", "authenticated", "alice")
