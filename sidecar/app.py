@@ -171,7 +171,8 @@ class App:
 
     async def stop(self) -> None:
         """Closes the doors, writes a last checkpoint, and lets go of the files."""
-        self._record("stop")
+        if self._tasks:  # else the start has failed, which is to be heard
+            self._record("stop")
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

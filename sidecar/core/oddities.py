@@ -86,4 +86,4 @@ def owner(table: SessionTable, key: SessionKey, speaker: Speaker) -> Session | N
     """
     if speaker.grade == "declared" or len(key.id) < UNIQUE_SESSION_ID or table.get(key) is not None:
         return None
-    return next((session for session in table.others(key) if session.grade == "authenticated"), None)
+    return next((session for session in table.others(key) if session.grade != "declared"), None)

@@ -119,6 +119,8 @@ class Metrics(Collector):
             "requests_ignored", "Requests that are taken and not looked at.", DOOR, Label("kind", ("metrics",))
         )
         self.spans_fed = count("spans_fed", "Spans given to the core.")
+        self.spans_unbound = count("spans_unbound", "Traces that name no session; each is a session of its own.")
+        self.spans_cyclic = count("spans_cyclic", "Spans whose ancestors are their descendants.")
         self.spans_unmapped = count("spans_unmapped", "Spans of no convention that we know; they are no events.")
         self.spans_duplicate = count("spans_duplicate", "Spans that had come before; they are counted once.")
         self.feed_lag = self._histogram(

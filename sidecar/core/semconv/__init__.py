@@ -13,6 +13,15 @@ from sidecar.core.span import Span
 MAPPERS = (genai,)
 
 
+def session_of(span: Span) -> str:
+    """The session that `span` itself names, "" where it names none."""
+    for mapper in MAPPERS:
+        for name in mapper.NAMES["session"]:
+            if isinstance(told := span.attributes.get(name), str):
+                return told
+    return ""
+
+
 def read(span: Span) -> Facts | None:
     """What `span` says of an agent, or None when no convention knows it."""
     facts: Facts | None = None
