@@ -47,14 +47,14 @@ def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[Report], None]:
 
 
 @pytest.fixture
-def sidecar(tmp_path: Path, full: bool) -> Iterator[Callable[..., Sidecar]]:
-    """Makes sidecars, each on a data directory of its own; with full rounds by their installed command."""
+def sidecar(tmp_path: Path) -> Iterator[Callable[..., Sidecar]]:
+    """Makes sidecars, each on a data directory of its own."""
     made: list[Sidecar] = []
 
     def make(name: str = "sidecar", **options: object) -> Sidecar:
         folder = tmp_path / name
         folder.mkdir()
-        one = Sidecar(folder, **{"installed": full, **options})
+        one = Sidecar(folder, **options)
         made.append(one)
         return one
 

@@ -38,6 +38,14 @@ class Report(Struct, kw_only=True):
     samples: list[float] = []
     figures: dict[str, Any] = {}
 
+    def add(self, more: Report) -> None:
+        """Takes in the rounds of another report of the same kind; figures that are numbers are added up."""
+        self.runs, self.armed = self.runs + more.runs, self.armed + more.armed
+        self.violations += more.violations
+        self.of, self.samples = self.of or more.of, self.samples + more.samples
+        for name, figure in more.figures.items():
+            self.figures[name] = self.figures.get(name, 0) + figure if isinstance(figure, int) else figure
+
     def line(self) -> str:
         """The report, as JSON."""
         told = {

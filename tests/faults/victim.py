@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import river.anomaly  # noqa: F401  # what a sidecar imports behind its start need not be imported by each that is forked
 from msgspec.structs import replace
 
 from sidecar.cli.commands import run as run_command
