@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from sidecar.assembly import patterns, pipeline
@@ -50,9 +51,16 @@ def replay(
 
 def cold(posture: Posture, without: frozenset[str] = frozenset()) -> Pipeline:
     """A pipeline that has learned nothing, with the shipped policy."""
-    found = PatternSet(patterns(without_cues="cues" in without))
+    document = PolicyDocument(posture=posture)
+    return pipeline(document, pattern_set=_compiled("cues" in without), capacity=200_000)
+
+
+@cache
+def _compiled(without_cues: bool) -> PatternSet:
+    """The shipped patterns, compiled once a process: they remember nothing of what they matched."""
+    found = PatternSet(patterns(without_cues=without_cues))
     found.use(found.compile_hyperscan())
-    return pipeline(PolicyDocument(posture=posture), pattern_set=found, capacity=200_000)
+    return found
 
 
 def play(

@@ -28,8 +28,8 @@ class Terminal:
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
         wide = None if sys.stdout.isatty() else 200
-        self._out = Console(highlight=False, markup=False, emoji=False, width=wide)
-        self._err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self._out = _Console(highlight=False, markup=False, emoji=False, width=wide)
+        self._err = _Console(stderr=True, highlight=False, markup=False, emoji=False)
 
     def show(self, document: Any, words: str) -> None:
         """A result: the document as JSON, or its words."""
@@ -79,13 +79,30 @@ class Terminal:
 
     @staticmethod
     def _guarded(write: Callable[[], object]) -> None:
-        """A closed pipe ends the command quietly (reliability.md §4 row 88)."""
+        """A closed pipe ends the command quietly, a full disk with a line (reliability.md §4 row 88)."""
         try:
             write()
             sys.stdout.flush()
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_output()
             raise SystemExit(OK) from None
+        except OSError as error:
+            _discard_output()
+            with contextlib.suppress(OSError):
+                print(f"sidecar: output cannot be written: {error.strerror}", file=sys.stderr)
+            raise SystemExit(UNSURE) from None
+
+
+def _discard_output() -> None:
+    """What is still buffered is not tried again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Console(Console):
+    """Leaves it to us what a closed pipe means; rich ends the program with 1, which here is an answer."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 def safe(text: str) -> str:
