@@ -49,6 +49,8 @@ policy:
     - {role: "trial-*", posture: observe}
 ```
 """
+_NO_BOUND = {"duration": 10 * 366 * 86400, "size": 2**50}
+"""Bounds so wide that a reader need not know them."""
 _DURATIONS = (("d", 86400.0), ("h", 3600.0), ("m", 60.0), ("s", 1.0), ("ms", 0.001))
 _SIZES = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 _PLAIN = {bool: "`true` or `false`", int: "whole number", float: "number", str: "text", Path: "path", Any: "anything",
@@ -125,7 +127,7 @@ def takes(field: FieldInfo) -> str:
         bounds.append(f"at least {number(low, unit)}")
     if below is not None:
         bounds.append(f"less than {number(below, unit)}")
-    elif high is not None and high not in (10 * 366 * 86400, 2**50):
+    elif high is not None and high < _NO_BOUND.get(kind, 10**9):
         bounds.append(f"at most {number(high, unit)}")
     return ", ".join([kind, *bounds])
 
