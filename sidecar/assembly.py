@@ -14,6 +14,7 @@ from sidecar.core.events import SessionKey
 from sidecar.core.evidence import unkeyed
 from sidecar.core.organisation import Organisation
 from sidecar.core.pipeline import Pipeline
+from sidecar.core.text.hosts import registrable
 from sidecar.core.text.scan import Pattern, PatternSet
 from sidecar.core.tools import ToolCatalogue
 from sidecar.core.triage.policy import Policy, PolicyDocument
@@ -39,6 +40,7 @@ def pipeline(
     sign: Callable[[str], str] = unkeyed,
 ) -> Pipeline:
     """A pipeline with the shipped policy, catalogue and detectors where nothing else is given."""
+    registrable("example.com")  # reads the Public Suffix List now: the first questions would time out waiting for it
     detectors = tuple(detectors)
     return Pipeline(
         detectors,
