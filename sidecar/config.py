@@ -27,6 +27,7 @@ from sidecar.yaml import load, validated
 
 INJECTED = frozenset(("find", "sign", "grow"))
 """Parameters of detectors that the sidecar itself fills in."""
+KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 
 Domain = Annotated[str, Field(min_length=3, max_length=253, pattern=r"^[a-z0-9.-]+\.[a-z0-9-]+$")]
 
@@ -94,6 +95,8 @@ class GateSettings(Settings):
     def _is_accepted(self) -> GateSettings:
         if self.fail_open != bool(self.i_accept_fail_open_for):
             raise ValueError("fail_open needs i_accept_fail_open_for: [tool, …], and the other way round")
+        if any(c in tool for tool in self.i_accept_fail_open_for for c in "*?"):
+            raise ValueError("i_accept_fail_open_for names tools one by one, and takes no patterns")
         return self
 
 
@@ -127,6 +130,14 @@ class Config(Settings):
     gate: GateSettings = GateSettings()
     """The gate."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_sections(cls, document: Any) -> Any:
+        """``policy:`` with nothing below it, say because all of it is commented out, is as if it were not there."""
+        if not isinstance(document, dict):
+            return document
+        return {key: value for key, value in document.items() if value is not None or key not in cls.model_fields}
+
     @model_validator(mode="after")
     def _fits_together(self) -> Config:
         known = {detector.name: detector for detector in SHIPPED}
@@ -151,6 +162,11 @@ class Config(Settings):
             raise ValueError("kafka: two sources have the same name")
         if self.intake.in_flight < self.otlp.max_request:
             raise ValueError("intake.in_flight is smaller than otlp.max_request: such a request would never be taken")
+        if self.otlp.buffered < 2 * self.otlp.max_request:
+            raise ValueError(
+                "otlp.buffered is smaller than twice otlp.max_request: half of it is for one identity, and such a "
+                "request would never be taken"
+            )
         return self
 
     def owner_of(self, role: str) -> str:
@@ -160,6 +176,14 @@ class Config(Settings):
     def warnings(self) -> list[str]:
         """What is allowed and probably not meant."""
         found = [f"policy.{text}" for text in policy.warnings(self.policy, (d.name for d in SHIPPED))]
+        for section, patterns in (
+            ("policy.roles", [entry.role for entry in self.policy.roles]),
+            ("owners", [entry.role for entry in self.owners]),
+        ):
+            for index, pattern in enumerate(patterns):
+                earlier = next((n for n, one in enumerate(patterns[:index]) if _covers(one, pattern)), None)
+                if earlier is not None:
+                    found.append(f"{section}[{index}]: never reached, {section}[{earlier}] matches all that it does")
         if self.gate.fail_open:
             tools = ", ".join(self.gate.i_accept_fail_open_for)
             found.append(f"gate.fail_open: irreversible acts of {tools} run whenever the sidecar does not answer")
@@ -190,11 +214,28 @@ def _try_options(config: Config) -> None:
         options = config.detectors.get(detector.name)
         if not options:
             continue
-        injected = {name: None for name in inspect.signature(detector).parameters if name in INJECTED}
+        parameters = inspect.signature(detector).parameters
+        injected = {name: None for name in parameters if name in INJECTED}
+        for name, value in options.items():
+            if not _is_like(value, parameters[name].default):
+                wanted = type(parameters[name].default).__name__
+                raise ConfigError(f"expected {KINDS.get(wanted, wanted)}", key=f"detectors.{detector.name}.{name}")
         try:
             detector(**injected, **options)
         except (TypeError, ValueError) as error:
             raise ConfigError(str(error), key=f"detectors.{detector.name}") from error
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether an option is of the type of its default; a whole number will do for any number."""
+    if isinstance(value, bool) or isinstance(default, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    return isinstance(value, int | float) if isinstance(default, float) else isinstance(value, type(default))
+
+
+def _covers(earlier: str, later: str) -> bool:
+    """Whether what `later` names is plainly named by `earlier`, too."""
+    return earlier in ("*", later) or (not any(c in later for c in "*?") and fits(earlier, later))
 
 
 def _suggestion(name: str, known: Any) -> str:

@@ -50,3 +50,6 @@ Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=10 * 366 * 
 
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0, le=2**50)]
 """A size in bytes; in YAML a whole number or a text such as ``64KiB``, ``16MiB``, ``2GiB``."""
+
+Count = Annotated[int, Field(ge=1, le=10**9)]
+"""How many of something there may be, 1 to a thousand million."""

@@ -58,12 +58,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _resolver(tag: str, pattern: str, first: str) -> None:
-    _Loader.add_implicit_resolver(tag, re.compile(pattern), list(first))
+def _resolver(tag: str, pattern: str, first: str, *, empty: bool = False) -> None:
+    _Loader.add_implicit_resolver(tag, re.compile(pattern), [*first, *([""] if empty else [])])
 
 
 _resolver("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF")
-_resolver("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", "~nN\0")
+_resolver("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", "~nN", empty=True)
 _resolver("tag:yaml.org,2002:int", r"^[-+]?(?:0|[1-9][0-9]*)$", "-+0123456789")
 _resolver(
     "tag:yaml.org,2002:float",
@@ -122,14 +122,16 @@ def validated(model: type[BaseModel], document: Any, file: str) -> Any:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        wrong = error.errors(include_url=False, include_input=False)
+        # A misspelt key first: that another is missing is often only its consequence.
+        first = next((one for one in wrong if one["type"] == "extra_forbidden"), wrong[0])
         key = dotted(first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             known = _names_beside(model, first["loc"])
             near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.6)
             message = f"there is no such setting; did you mean {near[0]!r}?" if near else "there is no such setting"
-        more = len(error.errors()) - 1
+        more = len(wrong) - 1
         raise ConfigError(message + (f" (and {more} more)" if more else ""), key=key, file=file) from error
 
 
@@ -145,13 +147,12 @@ def _names_beside(model: type[BaseModel], place: tuple[str | int, ...]) -> list[
     """Names of the settings that stand where a wrong one was found."""
     here: Any = model
     for part in place[:-1]:
-        if isinstance(part, int):
-            continue
-        field = here.model_fields.get(part) if isinstance(here, type) and issubclass(here, BaseModel) else None
-        if field is None:
-            return []
-        here = _model_in(field.annotation)
-    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
+        if isinstance(here, type) and issubclass(here, BaseModel) and part in here.model_fields:
+            here = here.model_fields[str(part)].annotation
+        else:  # an index, or a key that the operator chose
+            here = _model_in(here)
+    here = _model_in(here)
+    return [] if here is None else list(here.model_fields)
 
 
 def _model_in(annotation: Any) -> Any:

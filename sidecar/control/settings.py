@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from sidecar.control import sockets
 from sidecar.control.auth import CredentialSettings
-from sidecar.settings import Bytes, Seconds, Settings
+from sidecar.settings import Bytes, Count, Seconds, Settings
 from sidecar.sources.otlp import Address, TlsSettings, is_loopback, split_address
 
 
@@ -41,19 +41,19 @@ class ControlSettings(Settings):
     grant_life: Annotated[Seconds, Field(ge=1, le=60)] = 60.0
     """How long a grant is good for."""
 
-    streams: Annotated[int, Field(ge=1)] = 1024
+    streams: Count = 1024
     """Watch streams of one credential; the newest stay."""
-    followers: Annotated[int, Field(ge=1)] = 64
+    followers: Count = 64
     """Follow streams of all operators together."""
-    calls: Annotated[int, Field(ge=16)] = 8192
+    calls: Annotated[int, Field(ge=16, le=10**9)] = 8192
     """Calls under way at a time at the agents' door, those that wait for a person included."""
-    connections: Annotated[int, Field(ge=1)] = 2048
+    connections: Count = 2048
     """Connections that each door keeps open at a time."""
-    questions_per_s: Annotated[int, Field(ge=1)] = 2000
+    questions_per_s: Count = 2000
     """Questions a second of one credential, up to ten seconds' worth at once; beyond, agents are told to wait."""
-    waits: Annotated[int, Field(ge=1)] = 2048
+    waits: Count = 2048
     """Calls of one credential that wait for a person, or are streams of questions; beyond, nobody waits."""
-    sessions_per_s: Annotated[int, Field(ge=1)] = 200
+    sessions_per_s: Count = 200
     """New sessions a second of one credential, likewise."""
     max_message: Annotated[Bytes, Field(ge=64 * 1024, le=64 * 2**20)] = 8 * 2**20
     """Largest message."""

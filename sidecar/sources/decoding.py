@@ -15,7 +15,7 @@ from pydantic import Field
 
 from sidecar.core.span import Span, SpanEvent
 from sidecar.errors import SpanError
-from sidecar.settings import Bytes, Settings
+from sidecar.settings import Bytes, Count, Settings
 
 NOTES = (
     "bad_time",  # ends before it starts, or has no time at all
@@ -53,21 +53,21 @@ Signal = Literal["traces", "logs"]
 class Limits(Settings):
     """What one request may hold. Changing these does not change what was already taken in, but does change replays."""
 
-    spans: int = Field(default=20_000, ge=1)
+    spans: Count = 20_000
     """Spans or log records in a request; one with more is refused."""
-    attributes: int = Field(default=8_192, ge=1)
+    attributes: Count = 8_192
     """Attributes of a span; one with more is rejected, the others of its request are taken."""
-    events: int = Field(default=1_024, ge=0)
+    events: int = Field(default=1_024, ge=0, le=10**9)
     """Events of a span that are kept."""
-    links: int = Field(default=1_024, ge=0)
+    links: int = Field(default=1_024, ge=0, le=10**9)
     """Links of a span that are kept."""
     depth: int = Field(default=32, ge=1, le=DEEPEST)
     """Lists and maps within each other that are kept; what lies deeper is replaced by a mark."""
     text: Bytes = Field(default=4 * 2**20, ge=1024)
     """Characters of one text that are kept."""
-    span_nodes: int = Field(default=50_000, ge=1)
+    span_nodes: Count = 50_000
     """Values, keys and other fields of one span; one with more is rejected."""
-    nodes: int = Field(default=500_000, ge=1)
+    nodes: Count = 500_000
     """Values in lists and maps of a whole request; one with more is refused."""
 
 

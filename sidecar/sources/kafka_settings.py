@@ -19,6 +19,7 @@ class KafkaTopic(Settings):
     """What one topic holds. No header tells it, so it is said here."""
 
     signal: Literal["traces", "logs"]
+    """Spans or log records."""
     encoding: Literal["otlp_proto", "otlp_json"] = "otlp_proto"
     """As in the Collector's `traces: {encoding: …}`."""
 
@@ -29,7 +30,9 @@ class KafkaTls(Settings):
     ca_file: Path | None = None
     """Authorities to trust; unset: the system's."""
     cert_file: Path | None = None
+    """Our certificate, where brokers ask for one."""
     key_file: Path | None = None
+    """Its key."""
 
     @model_validator(mode="after")
     def _has_both_or_none(self) -> KafkaTls:
@@ -42,7 +45,9 @@ class KafkaSasl(Settings):
     """How we say who we are. The password is in a file or in the environment, never here."""
 
     mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"] = "SCRAM-SHA-512"
+    """How the password is used; PLAIN sends it as it is, and needs TLS."""
     username: str = Field(min_length=1)
+    """Name of this sidecar at the brokers."""
     password_file: Path | None = None
     """Its first line; read again at every connection, so that a new password needs no restart."""
     password_env: str | None = None
@@ -90,7 +95,9 @@ class KafkaSettings(Settings):
     speaks_for: tuple[str, ...] = ()
     """Agents whose names this source is trusted to tell; ``*`` is all of them."""
     tls: KafkaTls | None = None
+    """How brokers are spoken to; unset: in the clear."""
     sasl: KafkaSasl | None = None
+    """How we say who we are; unset: not at all."""
     session_timeout: Seconds = Field(default=10.0, ge=2, le=300)
     """After so long without a sign of life our partitions go to others. Brokers allow 6s to 30m by default."""
     max_poll_interval: Seconds = Field(default=60.0, ge=10, le=3600)

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from sidecar.core.span import Span, Speaker
 from sidecar.errors import OutsideError
-from sidecar.settings import Bytes, Seconds, Settings
+from sidecar.settings import Bytes, Count, Seconds, Settings
 
 SESSION_KEYS = ("gen_ai.conversation.id", "session.id")
 """What the door takes for a session's name; where a span has none of these, its trace is counted instead."""
@@ -36,13 +36,13 @@ class Rates(Settings):
 
     bytes_per_s: Bytes = Field(default=20 * 2**20, ge=1)
     """Bytes a second, decompressed."""
-    spans_per_s: int = Field(default=5_000, ge=1)
+    spans_per_s: Count = 5_000
     """Spans and log records a second."""
-    sessions_per_s: int = Field(default=100, ge=1)
+    sessions_per_s: Count = 100
     """Sessions a second that were not seen before."""
     burst: Seconds = Field(default=10.0, ge=1)
     """How much of a pause may be made up for: this many seconds' worth at once."""
-    sessions: int = Field(default=4_096, ge=1)
+    sessions: Count = 4_096
     """Sessions remembered as seen; beyond, the one not heard of for longest counts as new again."""
 
 

@@ -28,7 +28,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from sidecar.core.span import Speaker
 from sidecar.errors import ConfigError, ControlError, SpanError, StorageError
-from sidecar.settings import Bytes, Seconds, Settings
+from sidecar.settings import Bytes, Count, Seconds, Settings
 from sidecar.sources import Doorman, InboxFullError
 from sidecar.sources.decode import Signal
 from sidecar.sources.intake import BusyError, Receipt
@@ -99,9 +99,9 @@ class OtlpSettings(Settings):
     """Needed on any address but loopback, unless `anonymous`."""
     max_request: Bytes = Field(default=16 * 2**20, ge=1024)
     """Largest request, decompressed."""
-    connections: int = Field(default=512, ge=1)
+    connections: Count = 512
     """Connections that each of the doors keeps open at a time."""
-    streams: int = Field(default=128, ge=1)
+    streams: Count = 128
     """Requests at a time on one gRPC connection."""
     header_timeout: Seconds = Field(default=10.0, gt=0)
     """How long a client may take to say what it wants."""

@@ -20,6 +20,7 @@ from sidecar.core.findings import Finding, Severity, finding
 MATURE = 2 * WINDOW
 """Acts learned before anything is said: one window to build the reference mass, one to calibrate against."""
 CALIBRATION = 1000
+MAX_WAITING = 100_000
 
 
 class _Waiting(Struct, frozen=True):
@@ -49,6 +50,8 @@ class HalfSpaceTrees:
     def __init__(self, *, alpha: float = 0.002, waiting: int = 4096, grow: Callable[[], Any] = grow) -> None:
         if not 0.0 < alpha < 1.0:
             raise ValueError("alpha must be between 0 and 1")
+        if not 1 <= waiting <= MAX_WAITING:
+            raise ValueError(f"waiting is 1 to {MAX_WAITING}")
         self._alpha, self._limit = alpha, waiting
         self.habits, self.forest = Habits(), Forest(grow)
         self._tempos: dict[SessionKey, Tempo] = {}

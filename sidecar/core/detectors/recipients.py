@@ -11,6 +11,8 @@ from sidecar.core.findings import Evidence, Finding, Severity, finding
 from sidecar.core.reader import RANKS
 from sidecar.core.reading import Destination
 
+MOST = 1_000_000
+
 
 def addressed(event: Event) -> tuple[Destination, ...]:
     """Destinations that an act about to run sends something to; none for an act that only reads."""
@@ -44,6 +46,8 @@ class NovelRecipient:
     tags = ("AML.T0086",)
 
     def __init__(self, *, warm_up: int = 20, capacity: int = 4096) -> None:
+        if not (0 <= warm_up <= MOST and 1 <= capacity <= MOST):
+            raise ValueError(f"warm_up is 0 to {MOST}, capacity 1 to {MOST}")
         self._to_learn, self._capacity = warm_up, capacity
         self._known: dict[str, None] = {}
 
