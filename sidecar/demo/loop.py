@@ -25,8 +25,6 @@ from sidecar.demo.scenes import scene
 MODEL = "script-1"
 LOOK_S = 0.2
 """How often an agent that is held looks whether it may go on."""
-TRIES = 4
-"""How often an agent asks again when nobody could judge, before it gives up."""
 
 Tell = Callable[..., None]
 Clock = Callable[[str], None]
@@ -46,7 +44,7 @@ def run_bare(script: Script, tools: Tools, tell: Tell, wait: Clock) -> None:
     tell("end", why="done")
 
 
-def run_gated(name: str, role: Role, script: Script, tools: Tools, tell: Tell, wait: Clock) -> None:
+def run_gated(name: str, role: Role, script: Script, tools: Tools, tell: Tell, wait: Clock, *, tries: int) -> None:
     """The script behind the gate, as a loop around a model has it: model call, question, act, and again."""
     import sidecar.agent as sidecar
 
@@ -69,7 +67,7 @@ def run_gated(name: str, role: Role, script: Script, tools: Tools, tell: Tell, w
                     with session.model_call(MODEL, system=role.instructions, input=history) as asked:
                         asked.output({"role": "assistant", "tool_calls": [call]}, model=MODEL)
                     wait(step[0])
-                    result = _act(session, step, call_id, tools, tell)
+                    result = _act(session, step, call_id, tools, tell, tries)
                     history += [
                         {"role": "assistant", "tool_calls": [call]},
                         {"role": "tool", "tool_call_id": call_id, "content": result},
@@ -79,7 +77,7 @@ def run_gated(name: str, role: Role, script: Script, tools: Tools, tell: Tell, w
     tell("end", why=why)
 
 
-def _act(session: Any, step: Step, call_id: str, tools: Tools, tell: Tell) -> Any:
+def _act(session: Any, step: Step, call_id: str, tools: Tools, tell: Tell, tries: int) -> Any:
     """One act: asked for until somebody has decided, then run; what the model is given of it.
 
     Raises:
@@ -107,7 +105,7 @@ def _act(session: Any, step: Step, call_id: str, tools: Tools, tell: Tell) -> An
             if isinstance(refusal, sidecar.ActRefused):
                 return str(refusal)
             unjudged += not refusal.judged
-            if isinstance(refusal, sidecar.SessionTerminated) or unjudged == TRIES:
+            if isinstance(refusal, sidecar.SessionTerminated) or unjudged == tries:
                 raise
             time.sleep(max(LOOK_S, refusal.retry_after_s))
         else:
@@ -132,6 +130,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--pace", type=float, default=0.2, help="seconds between two acts")
     parser.add_argument("--ungated", action="store_true", help="call the tools directly, without the library")
+    parser.add_argument("--tries", type=int, default=8, help="how often to ask when nobody can judge")
     parser.add_argument("--cue", default="", help="a tool: wait for another line on standard input before it")
     given = parser.parse_args()
     go = threading.Semaphore(0)
@@ -158,7 +157,7 @@ def main() -> None:
     if given.ungated:
         run_bare(script, tools, tell, wait)
     else:
-        run_gated(given.name, role, script, tools, tell, wait)
+        run_gated(given.name, role, script, tools, tell, wait, tries=given.tries)
 
 
 if __name__ == "__main__":

@@ -130,22 +130,14 @@ def save(path: Path, parts: Iterable[RenderableType]) -> None:
 
 
 def _why(stop: Stop) -> list[str]:
-    """The rules, each with its evidence: what was read first, then passages of what was to be sent."""
+    """The rules, each with its evidence, and what else the agent had been told that weighs."""
     told = []
     for ground in stop.grounds:
         told.append(f"{ground.detector} ({ground.severity}, {ground.action}): {ground.text}")
-        told += [f"{_where(piece)}\n  {_quoted(piece)}" for piece in _telling(ground.evidence)]
+        told += [f"{_where(piece)}\n  {_quoted(piece)}" for piece in ground.evidence[:PIECES]]
+    if stop.stressors:
+        told.append(f"it had been told of: {', '.join(word.partition('.')[2] or word for word in stop.stressors)}")
     return told
-
-
-def _telling(evidence: tuple[Evidence, ...]) -> list[Evidence]:
-    """Those pieces that do not repeat one another, reads before what was to be sent."""
-    chosen: list[Evidence] = []
-    for piece in sorted(evidence, key=lambda piece: (not piece.act, piece.start)):
-        near = [e for e in chosen if (e.span, e.field) == (piece.span, piece.field)]
-        if all(piece.start >= e.end or piece.end <= e.start for e in near):
-            chosen.append(piece)
-    return chosen[:PIECES]
 
 
 def _where(piece: Evidence) -> str:

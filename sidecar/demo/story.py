@@ -233,7 +233,7 @@ class Demo:
         if name == TURNS and self.outcome.gate == "out":
             arguments.append("--ungated")
         if name == TURNS and self.outcome.gate == "sidecar stopped":
-            arguments += ["--cue", "send_mail"]
+            arguments += ["--cue", "send_mail", "--tries", "3"]
         where = {"SIDECAR_CONTROL": self.sidecar.at["control"], "SIDECAR_OTLP": self.sidecar.at["otlp"]}
         agent = AgentProcess(name, self.folder, arguments, where, self._told)
         self._stack.callback(agent.stop)
