@@ -59,6 +59,11 @@ SWITCH_S = 1e-4
 """How often threads take turns: the gate shares the interpreter with writers and compilers (performance.md §12)."""
 SPARE_FORESTS = 2
 RETAIN_S = 60.0
+COLLECT_S = 900.0
+"""How often cycles among what has lived for long are looked for: that stops everything for some 0.1 s with 10,000
+sessions (performance.md §0.10), so Python is not to do it whenever there is a quarter more."""
+YOUNG = (2000, 10, 10**9)
+"""Thresholds of the collections that remain: of what is young, a millisecond at most."""
 KEY_FILE = "evidence.key"
 
 
@@ -142,13 +147,13 @@ class App:
             lambda row: read_question(row.body, row.speaker, row.arrived_ns),
         )  # fmt: skip
         service.restoring = False
-        gc.collect()
-        gc.freeze()  # what lives for long is left out of every collection (performance.md §0.10)
+        _collect()
 
         self._spawn(feeder.run(), "feed")
         self._spawn(self._tick(), "tick")
         self._spawn(self._checkpoint(snapshots, telemetry, feeder), "checkpoint")
         self._spawn(self._retain(control, telemetry), "retain")
+        self._spawn(_collect_at_times(), "collect")
         threading.Thread(target=self._forests.grow, daemon=True, name="forests").start()
         loop = asyncio.get_running_loop()
         threading.Thread(target=_compile, args=(patterns, loop), daemon=True, name="hyperscan").start()
@@ -306,6 +311,20 @@ class _Forests:
             self._wanted.clear()
             while len(self._ready) < SPARE_FORESTS:
                 self._ready.append(grow())
+
+
+def _collect() -> None:
+    """Looks for cycles everywhere, and leaves what is alive out of every collection until the next time."""
+    gc.set_threshold(*YOUNG)
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
+async def _collect_at_times() -> None:
+    while True:
+        await asyncio.sleep(COLLECT_S)
+        _collect()
 
 
 async def _save(

@@ -29,6 +29,7 @@ from sidecar.core.weave import Asked
 from sidecar.errors import ControlError, StorageError
 from sidecar.sources import Row
 from sidecar.sources.losses import RECENT_NS, Loss, Losses
+from sidecar.sources.turns import clear_way
 from sidecar.storage import (
     Approval,
     ControlBatch,
@@ -252,6 +253,7 @@ class Service:
             grants=[] if minted is None else [minted.row],
             audit=[self._entry("allow", decision.session, decision=decision)],
         )
+        clear_way()
         self.flush()  # rows keep the gate's order
         appended = None if row is None else asyncio.ensure_future(self.telemetry.append(row))
         try:

@@ -32,6 +32,7 @@ from sidecar.core.events import SessionKey
 from sidecar.core.runstate import Run
 from sidecar.errors import ControlError
 from sidecar.service import Service, Verdict
+from sidecar.sources.turns import clear_way
 from sidecar.storage import Approval, ControlBatch, Entry, Instant
 
 NAME = "sidecar.control.v1.AgentService"
@@ -96,6 +97,7 @@ class AgentService:
                 "Acknowledge": unary("Acknowledge", pb.AcknowledgeRequest, self._acknowledge),
                 "Escalate": unary("Escalate", pb.EscalateRequest, self._escalate),
             },
+            urgent=("Authorize",),
         )
 
     def _limited(self, call: rpc.Unary) -> rpc.Unary:
@@ -209,6 +211,12 @@ class AgentService:
     # ------------------------------------------------------------ the gate
 
     async def _authorize(self, caller: Caller, request: Any, body: bytes, context: Context) -> Any:
+        try:
+            return await self._answer_question(caller, request, body)
+        finally:
+            clear_way()
+
+    async def _answer_question(self, caller: Caller, request: Any, body: bytes) -> Any:
         started_s = self._monotonic_s()
         question = convert.question(request, body, caller.speaker, self._clock_ns())
         asked = question.asked

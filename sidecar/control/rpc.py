@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import grpc
@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from sidecar.control import convert
 from sidecar.control.auth import Caller, Counts, Credentials, Denials, DoorName, roles_of
 from sidecar.errors import ControlError, OutsideError, StorageError
+from sidecar.sources.turns import make_way
 
 log = logging.getLogger("sidecar.control")
 
@@ -129,9 +130,28 @@ class Door:
         return grpc.stream_stream_rpc_method_handler(handle)
 
 
-def service(name: str, handlers: Mapping[str, Any]) -> Any:
-    """Handlers of all methods of a service, for `grpc.aio.Server.add_generic_rpc_handlers`."""
-    return grpc.method_handlers_generic_handler(name, dict(handlers))
+def service(name: str, handlers: Mapping[str, Any], *, urgent: Iterable[str] = ()) -> Any:
+    """Handlers of all methods of a service, for `grpc.aio.Server.add_generic_rpc_handlers`.
+
+    Args:
+        urgent: Methods whose calls bulk work on this loop gives way to, from the moment their headers are there.
+    """
+    return _Service(name, handlers, frozenset(urgent))
+
+
+class _Service(grpc.ServiceRpcHandler):  # type: ignore[misc]
+    def __init__(self, name: str, handlers: Mapping[str, Any], urgent: frozenset[str]) -> None:
+        self._name = name
+        self._handlers = {f"/{name}/{method}": handler for method, handler in handlers.items()}
+        self._urgent = frozenset(f"/{name}/{method}" for method in urgent)
+
+    def service_name(self) -> str:
+        return self._name
+
+    def service(self, call: Any) -> Any:
+        if call.method in self._urgent:
+            make_way()
+        return self._handlers.get(call.method)
 
 
 def status(error: Exception) -> tuple[grpc.StatusCode, str]:

@@ -1,23 +1,27 @@
-"""Who may use the loop when: bulk work takes turns, one slice a pass of the loop, so that a question at the gate waits
-for one slice wherever it has to wait, however many requests are being decoded and fed.
+"""Who may use the loop when: bulk work takes turns, one slice a pass of the loop, and gives way to what is urgent.
+
+A question at the gate takes some five passes of the loop from its arrival to its answer. Were each request that is
+decoded or fed to come again by itself in every pass, it would wait for five slices of every one of them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 SLICE_NS = 100_000
+WAY_NS = 5_000_000
+"""How long bulk work gives way, and how long it does so at most when there is one urgent call after another."""
+GAP, BUSY_NS = 2, 1_000_000_000
+"""Passes between two slices while urgent calls come (in the last second one did): gRPC takes that many to say that
+there is another, and only then can way be made for it."""
 
 
 class Turn:
-    """One piece of bulk work's share of its loop: slices of `SLICE_NS`, each after all others have had theirs.
-
-    A question at the gate takes some five passes of the loop. Were each piece of work to come again by itself in every
-    pass, the question would wait for five slices of every one of them.
-    """
+    """One piece of bulk work's share of its loop: slices of `SLICE_NS`, each after all others have had theirs."""
 
     def __init__(self, clock_ns: Callable[[], int]) -> None:
         self._clock_ns = clock_ns
@@ -33,10 +37,23 @@ class Turn:
         self._until_ns = self._clock_ns() + SLICE_NS
 
 
+def make_way() -> None:
+    """Something urgent has come: no slice begins until `clear_way`, or for `WAY_NS`."""
+    lane, now_ns = _lane(), time.monotonic_ns()
+    lane.way_until_ns, lane.busy_until_ns = now_ns + WAY_NS, now_ns + BUSY_NS
+
+
+def clear_way() -> None:
+    """It is done, or waits for something else than the loop."""
+    _lane().way_until_ns = 0
+
+
 class _Lane:
     """Those who wait for a slice of one loop, in order."""
 
     def __init__(self) -> None:
+        self.way_until_ns = self.busy_until_ns = self._let_in_ns = 0
+        self._gap = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_open = False
 
@@ -50,9 +67,16 @@ class _Lane:
         await mine
 
     def _let_one_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        now_ns = time.monotonic_ns()
+        self._gap -= 1
+        if self._gap >= 0 or (now_ns < self.way_until_ns and now_ns - self._let_in_ns < WAY_NS):
+            loop.call_soon(self._let_one_in, loop)  # the loop goes on with what is urgent
+            return
         while self._waiting:
             first = self._waiting.popleft()
             if not first.done():  # nobody has cancelled it
+                self._let_in_ns = now_ns
+                self._gap = GAP if now_ns < self.busy_until_ns else 0
                 first.set_result(None)  # it runs in the loop's next pass, and who is let in next in the one after
                 loop.call_soon(self._let_one_in, loop)
                 return

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from sidecar.sources.turns import SLICE_NS, Turn
+from sidecar.sources import turns
+from sidecar.sources.turns import SLICE_NS, Turn, clear_way, make_way
 
 
 class Clock:
@@ -55,6 +56,37 @@ async def test_who_leaves_while_waiting_holds_up_nobody():
     assert done.count("a") == 10
     await asyncio.wait_for(work("b", 2, done), 10)  # nor the next one, once nobody waits any more
     assert done[-2:] == ["b", "b"]
+
+
+async def test_no_slice_begins_while_something_urgent_is_under_way(monkeypatch):
+    monkeypatch.setattr(turns, "WAY_NS", 2**62)
+    done: list[str] = []
+    working = asyncio.ensure_future(work("a", 100, done))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    make_way()
+    at = len(done)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert len(done) <= at + 1  # one had been let in already
+    clear_way()
+    await asyncio.wait_for(working, 10)
+
+
+async def test_bulk_work_goes_on_when_what_was_urgent_never_ends():
+    done: list[str] = []
+    make_way()
+    await asyncio.wait_for(work("a", 3, done), 10)
+    assert done == ["a"] * 3
+
+
+async def test_bulk_work_has_its_share_beside_one_urgent_call_after_another():
+    done: list[str] = []
+    working = asyncio.ensure_future(work("a", 3, done))
+    while not working.done():
+        make_way()
+        await asyncio.sleep(0)
+    assert done == ["a"] * 3
 
 
 async def test_slice_begins_when_it_is_let_in():
