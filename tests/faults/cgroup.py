@@ -27,12 +27,12 @@ class MemoryGroup(Protocol):
     @property
     def kills(self) -> int: ...
 
-    def enter(self) -> None:
-        """Puts the calling process under it."""
+    def enter(self, pid: int) -> None:
+        """Puts a process under it."""
         ...
 
-    def limit(self, pid: int, size_bytes: int) -> None:
-        """From now on that process, which has entered, gets no more than that."""
+    def limit(self, pid: int, more_bytes: int) -> None:
+        """From now on that process, which has entered, gets so much more than it has, and no more."""
         ...
 
     def free(self) -> None:
@@ -49,14 +49,21 @@ class ControlGroup:
         self._folder, self._limit = folder, folder / limit
         self._unlimited = self._limit.read_text()
 
-    def enter(self) -> None:
-        (self._folder / "cgroup.procs").write_text(str(os.getpid()))
+    def enter(self, pid: int) -> None:
+        (self._folder / "cgroup.procs").write_text(str(pid))
 
-    def limit(self, pid: int, size_bytes: int) -> None:
+    def limit(self, pid: int, more_bytes: int) -> None:
         with contextlib.suppress(OSError):  # no swap to escape to, where there is such a thing
             (self._folder / "memory.swap.max").write_text("0")
         with contextlib.suppress(OSError):  # more is in use already: then it has been killed, or will be
-            self._limit.write_text(str(size_bytes))
+            self._limit.write_text(str(self._used_bytes + more_bytes))
+
+    @property
+    def _used_bytes(self) -> int:
+        for name in ("memory.usage_in_bytes", "memory.current"):
+            with contextlib.suppress(OSError):
+                return int((self._folder / name).read_text())
+        raise RuntimeError("the control group does not measure")
 
     def free(self) -> None:
         self._limit.write_text(self._unlimited)
@@ -83,11 +90,11 @@ class Watch:
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
 
-    def enter(self) -> None:
+    def enter(self, pid: int) -> None:
         """Nothing: any process can be watched."""
 
-    def limit(self, pid: int, size_bytes: int) -> None:
-        self._limit = pid, size_bytes
+    def limit(self, pid: int, more_bytes: int) -> None:
+        self._limit = pid, rss_bytes(pid) + more_bytes
 
     def free(self) -> None:
         self._limit = None
@@ -97,14 +104,18 @@ class Watch:
         self._thread.join()
 
     def _look(self) -> None:
-        page_bytes = os.sysconf("SC_PAGE_SIZE")
         while not self._ending.wait(0.001):
             if (limit := self._limit) is None:
                 continue
             with contextlib.suppress(OSError):
-                if int(Path(f"/proc/{limit[0]}/statm").read_text().split()[1]) * page_bytes > limit[1]:
+                if rss_bytes(limit[0]) > limit[1]:
                     os.kill(limit[0], signal.SIGKILL)
                     self.kills, self._limit = self.kills + 1, None
+
+
+def rss_bytes(pid: int) -> int:
+    """Memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextlib.contextmanager

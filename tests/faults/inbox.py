@@ -46,6 +46,15 @@ class connection:
         self._connection.close(force=True)
 
 
+def stored_by_realm(file: Path) -> Counter[str]:
+    """Spans in the inbox, each as often as it is there, by the realm of who sent them."""
+    found: Counter[str] = Counter()
+    with connection(file) as inbox:
+        for speaker, encoding, body in inbox.execute("SELECT speaker, encoding, body FROM inbox WHERE kind = 'traces'"):
+            found[json.loads(speaker)["realm"]] += len(_ids(encoding, body))
+    return found
+
+
 def integrity(file: Path) -> str:
     """What SQLite says of a file: ``ok``, or what is wrong."""
     with connection(file) as found:

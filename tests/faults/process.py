@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.control.client import Operators
 from tests.faults import victim
+from tests.faults.cgroup import MemoryGroup
 
 T = TypeVar("T")
 
@@ -36,14 +37,18 @@ class Sidecar:
         installed: Started by the installed command, as operators start it; else forked from a process that has
             imported it all, which saves a second a start.
         without: The protecting line that is off, one of `victim.LINES`.
+        fault: What is wrong with it besides, one of `victim.FAULTS`.
         settings: Sections of the configuration, over those that a test needs.
     """
 
     _context = multiprocessing.get_context("forkserver")
     _context.set_forkserver_preload(["tests.faults.victim"])
 
-    def __init__(self, folder: Path, *, installed: bool = False, without: str = "", **settings: dict[str, Any]) -> None:
-        self.folder, self.data, self._installed, self._without = folder, folder / "data", installed, without
+    def __init__(
+        self, folder: Path, *, installed: bool = False, without: str = "", fault: str = "", **settings: dict[str, Any]
+    ) -> None:
+        self.folder, self.data, self._installed = folder, folder / "data", installed
+        self._without, self._fault = without, fault
         self.ports = dict(zip(DOORS, free_ports(len(DOORS)), strict=True))
         self.data.mkdir(mode=0o700)
         at = {name: f"127.0.0.1:{port}" for name, port in self.ports.items()}
@@ -56,7 +61,7 @@ class Sidecar:
         }  # fmt: skip
         for name, section in settings.items():
             sections[name] = sections.get(name, {}) | section
-        self.config = folder / "sidecar.yaml"
+        self._sections, self.config = sections, folder / "sidecar.yaml"
         self.config.write_text(yaml.safe_dump(sections))
         self.log = folder / "log"
         self._process: Any = None
@@ -65,35 +70,42 @@ class Sidecar:
         self.settling_s = 2 * victim.LATER_S if without == "commit_before_answer" else 0.0
         """How long after an answer what was answered is sure to be on the disk."""
 
+    def set(self, section: str, **settings: Any) -> None:
+        """Changes its configuration, for the next start."""
+        self._sections[section] = self._sections.get(section, {}) | settings
+        self.config.write_text(yaml.safe_dump(self._sections))
+
     # ------------------------------------------------------------ life
 
-    def start(self, *, dies: str = "", serving: bool = True, before: Callable[[], None] | None = None) -> float:
+    def start(self, *, dies: str = "", serving: bool = True, group: MemoryGroup | None = None) -> float:
         """Starts it; seconds until its doors for telemetry were open.
 
         Args:
             dies: The point at which it ends itself, one of `victim.POINTS` with a number: ``name:3`` the third time.
             serving: Wait until the doors are open.
-            before: Called in the new process before it becomes a sidecar (not of a forked one).
+            group: What limits its memory.
         """
         self.started_ns = time.monotonic_ns()
-        if self._without or dies or not self._installed:
-            arguments = victim.Arguments(str(self.config), self._without, dies, str(self.log))
-            if before is None and not self._installed:
+        if self._without or self._fault or dies or not self._installed:
+            arguments = victim.Arguments(str(self.config), self._without, self._fault, dies, str(self.log))
+            if not self._installed:
                 self._process = self._context.Process(target=victim.run, args=(arguments,), daemon=True)
                 self._process.start()
                 self.pid = self._process.pid
             else:
-                self._spawn([sys.executable, "-m", "tests.faults.victim", *arguments], before)
+                self._spawn([sys.executable, "-m", "tests.faults.victim", *arguments])
         else:
-            self._spawn([str(Path(sys.executable).with_name("sidecar")), "run", "-c", str(self.config)], before)
+            self._spawn([str(Path(sys.executable).with_name("sidecar")), "run", "-c", str(self.config)])
+        if group is not None:
+            group.enter(self.pid)
         if not serving:
             return 0.0
         self.until(lambda: self.is_open("http"), START_S)  # the last door to open
         return (time.monotonic_ns() - self.started_ns) / 1e9
 
-    def _spawn(self, command: list[str], before: Callable[[], None] | None) -> None:
+    def _spawn(self, command: list[str]) -> None:
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=before)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
         self.pid = self._process.pid
 
     @property

@@ -71,7 +71,7 @@ def storm(
     *,
     seed: int,
     dies: Callable[[int], str] = lambda number: "",
-    before: Callable[[], None] | None = None,
+    group: MemoryGroup | None = None,
     pad: int = 0,
 ) -> Report:
     """Rounds of load, end and start, on one data directory.
@@ -79,12 +79,12 @@ def storm(
     Args:
         end: Ends the sidecar; the moment, monotonic nanoseconds.
         dies: Round → the point at which the sidecar ends itself.
-        before: Called in the new process before it becomes a sidecar.
+        group: What limits its memory.
         pad: Bytes that each span holds besides.
     """
     report = Report(promise="P1", runs=rounds, of="start to first acknowledged request, s")
     chance = random.Random(seed)
-    sidecar.start(dies=dies(0), before=before)
+    sidecar.start(dies=dies(0), group=group)
     with Exporter(sidecar.ports, seed, pad=pad) as exporter:
         ledger = Ledger(sidecar, exporter)
         for number in range(rounds):
@@ -97,7 +97,7 @@ def storm(
             report.armed += first is not None and exporter.in_flight(at_ns) > 0
             report.violations += ledger.on_disk()
             is_last = number + 1 == rounds
-            sidecar.start(dies="" if is_last else dies(number + 1), before=None if is_last else before)
+            sidecar.start(dies="" if is_last else dies(number + 1), group=None if is_last else group)
             if is_last or not dies(number + 1):
                 report.violations += ledger.in_engine()
         exporter.first(sidecar.started_ns, lambda: sidecar.is_alive)
@@ -209,12 +209,12 @@ def starved(sidecar: Sidecar, group: MemoryGroup, rounds: int, *, seed: int) -> 
     """A storm in which requests swell until the sidecar is killed for its memory."""
 
     def out_of_memory(sidecar: Sidecar) -> int:
-        group.limit(sidecar.pid, sidecar.rss_bytes() + HEADROOM_BYTES)
+        group.limit(sidecar.pid, HEADROOM_BYTES)
         assert sidecar.wait() == -signal.SIGKILL
         at_ns = time.monotonic_ns()
         group.free()
         return at_ns
 
-    report = storm(sidecar, rounds, out_of_memory, seed=seed, before=group.enter, pad=400_000)
+    report = storm(sidecar, rounds, out_of_memory, seed=seed, group=group, pad=400_000)
     report.armed = group.kills
     return report

@@ -1,9 +1,9 @@
 """The sidecar that is killed: the shipped one, or for a control the shipped one without the line that protects.
 
-    python -m tests.faults.victim CONFIG WITHOUT DIES LOG
+    python -m tests.faults.victim CONFIG WITHOUT FAULT DIES LOG
 
-``WITHOUT`` is one of `LINES`, ``DIES`` one of `POINTS` with a number: ``checkpoint_half:2`` kills the process in the
-middle of its second checkpoint. Both may be empty.
+``WITHOUT`` is one of `LINES`, ``FAULT`` one of `FAULTS`, ``DIES`` one of `POINTS` with a number: ``checkpoint_half:2``
+kills the process in the middle of its second checkpoint. All may be empty.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,7 +22,10 @@ from msgspec.structs import replace
 from sidecar.cli.commands import run as run_command
 from sidecar.core.commands import Resume
 from sidecar.core.runstate import RunStates
+from sidecar.service import Service
+from sidecar.sources import feeder
 from sidecar.sources.intake import Intake
+from sidecar.sources.losses import Losses
 from sidecar.storage import ControlStore, telemetry
 from sidecar.storage.telemetry import TelemetryStore
 
@@ -36,6 +40,7 @@ LATER_S = 0.2
 class Arguments(NamedTuple):
     config: str
     without: str
+    fault: str
     dies: str
     log: str
 
@@ -107,13 +112,45 @@ def without_asking_which_pause() -> None:
     RunStates.plan_resume = careless  # type: ignore[method-assign]
 
 
+def without_counting() -> None:
+    """Refusals are answered, and nobody is told."""
+
+    def silent(losses: Losses, *what: Any, **amounts: Any) -> None:
+        """Counts nothing."""
+
+    Losses.refused = silent  # type: ignore[method-assign]
+
+
+def without_a_bounded_feeder() -> None:
+    """All that waits for the core is kept in memory."""
+    feeder.MAX_BYTES = feeder.MAX_SPANS = sys.maxsize
+
+
 LINES: dict[str, Callable[[], None]] = {
     "wait_for_disk": without_waiting_for_the_disk,
     "ending_in_order": without_ending_in_order,
     "commit_before_answer": without_committing_before_the_answer,
     "answers_its_pause": without_asking_which_pause,
+    "counting": without_counting,
+    "bounded_feeder": without_a_bounded_feeder,
     "one_transaction": without_one_transaction,
 }
+
+# ------------------------------------------------------------ faults
+
+
+def slow_core() -> None:
+    """Each span takes the core 20 ms more."""
+    feed = Service.feed
+
+    def slow(*what: Any) -> None:
+        time.sleep(0.02)
+        feed(*what)
+
+    Service.feed = slow  # type: ignore[method-assign]
+
+
+FAULTS: dict[str, Callable[[], None]] = {"slow_core": slow_core}
 
 # ------------------------------------------------------------ points to die at
 
@@ -177,6 +214,8 @@ def run(arguments: Arguments) -> None:
     if arguments.dies:
         name, _, number = arguments.dies.partition(":")
         POINTS[name](int(number or 1))
+    if arguments.fault:
+        FAULTS[arguments.fault]()
     if arguments.without:
         LINES[arguments.without]()
     sys.exit(run_command(["run", "-c", arguments.config]))
