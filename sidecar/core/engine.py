@@ -169,11 +169,16 @@ class Engine:
             learns=hasattr(detector, "learn"),
         )
 
-    def step(self, session: Session, event: Event, now_ns: int) -> Judgement:
-        """Has all detectors observe and score one event, and keeps it for learning."""
+    def step(self, session: Session, event: Event, now_ns: int, *, again: bool = False) -> Judgement:
+        """Has all detectors observe and score one event, and keeps it for learning.
+
+        Args:
+            again: It has been judged before. It is observed again, since detectors work out there what they score, but
+                neither counted nor learned twice.
+        """
         agent = self.agent(event.agent)
         self.touched(agent)
-        agent.events += 1
+        agent.events += not again
         findings: list[Finding] = []
         failed: tuple[str, ...] = ()
         learnable = False
@@ -199,7 +204,7 @@ class Engine:
                 learnable |= plan.learns
                 if self._failures:
                     self._failures.pop(plan.name, None)
-        if learnable:
+        if learnable and not again:
             agent.pending.append((now_ns + LEARN_DELAY_NS, session.key, lean(event)))
             if len(agent.pending) > MAX_PENDING:
                 agent.pending.popleft()

@@ -80,6 +80,13 @@ class Held(Struct, frozen=True):
     policy: str
 
 
+class Answered(Struct, frozen=True):
+    """What was decided about an act, and how many spans its session had told by then."""
+
+    decision: Decision
+    span_count: int
+
+
 class Pipeline:
     """The core, assembled.
 
@@ -121,7 +128,7 @@ class Pipeline:
         self.held: dict[str, Held] = {}
         self.known_pauses: frozenset[str] = frozenset()
         self._closed, self._present = closed, present
-        self._answers: dict[str, Decision] = {}
+        self._answers: dict[str, Answered] = {}
         self._children: dict[SessionKey, dict[SessionKey, None]] = {}
         self._scopes: dict[str, dict[str, Cause]] = {}
 
@@ -142,18 +149,21 @@ class Pipeline:
     def authorize(self, asked: Asked, now_ns: int) -> Outcome:
         """Answers a question at the gate; what the agent carried with it has been fed before.
 
-        The same question again has the same answer, unless the run state has changed since.
+        The same question again has the same answer, unless the run state has changed since; an allow also only while
+        the session has told nothing more: what came with the question may be the reason not to.
         """
         outcome = Outcome()
         session, event, new = self.weaver.ask(asked, now_ns)
         self._inherit(outcome)
-        known = self._answers.get(event.event_id)
-        if not new and known is not None and known.answer != "wait":
-            run = self.runs.get(session.key)
-            if run.desired == known.state or (run.desired != "running" and known.answer == "deny"):
-                outcome.decision = known
+        known = None if new else self._answers.get(event.event_id)
+        if known is not None and known.decision.answer != "wait":
+            run, answer = self.runs.get(session.key), known.decision.answer
+            same = run.desired == known.decision.state and (answer != "allow" or known.span_count == session.span_count)
+            if same or (run.desired != "running" and answer == "deny"):
+                outcome.decision = known.decision
                 return outcome
-        self._event(event, session, outcome, asked=True, now_ns=now_ns)
+        before = None if known is None else known.decision
+        self._event(event, session, outcome, asked=True, now_ns=now_ns, before=before)
         outcome.decision = outcome.decisions[-1]
         return outcome
 
@@ -302,7 +312,8 @@ class Pipeline:
                 for reason in held.decision.reasons:
                     remember(session.cleared, kind_of(reason.detector, held.event), None, MAX_KINDS)
             answer = replace(held.decision, answer="allow", ground="judged", state="running")
-        self._answers[event_id_] = answer
+        session = self.sessions.get(held.event.session)
+        self._answers[event_id_] = Answered(answer, 0 if session is None else session.span_count)
         return answer
 
     def adopt_policy(self, policy: Policy) -> None:
@@ -335,10 +346,15 @@ class Pipeline:
                 self._noticed(notice, outcome, now_ns)
             self.weaver.notices.clear()
 
-    def _event(self, event: Event, session: Session, outcome: Outcome, *, asked: bool, now_ns: int) -> None:
-        judgement = self.engine.step(session, event, now_ns)
+    def _event(
+        self, event: Event, session: Session, outcome: Outcome, *, asked: bool, now_ns: int,
+        before: Decision | None = None,
+    ) -> None:  # fmt: skip
+        """Judges one event; `before` is what was decided about the same act, which is one event still."""
+        judgement = self.engine.step(session, event, now_ns, again=before is not None)
         findings = judgement.findings
-        outcome.events.append(event)
+        if before is None:
+            outcome.events.append(event)
         if event.unscored:
             session.note_unscored(event.unscored)
         if judgement.churns:
@@ -353,7 +369,7 @@ class Pipeline:
         if isinstance(event, ToolCall) and event.phase == "started":
             if judgement.failed:
                 session.note_unscored(("detector_failed",))
-            self._act(event, session, findings, judgement.failed, outcome, asked=asked, now_ns=now_ns)
+            self._act(event, session, findings, judgement.failed, outcome, asked=asked, now_ns=now_ns, before=before)
             return
         if not findings:
             return
@@ -370,7 +386,7 @@ class Pipeline:
 
     def _act(
         self, event: ToolCall, session: Session, findings: list[Finding], failed: tuple[str, ...],
-        outcome: Outcome, *, asked: bool, now_ns: int,
+        outcome: Outcome, *, asked: bool, now_ns: int, before: Decision | None,
     ) -> None:  # fmt: skip
         run = self.runs.get(session.key)
         if session.cleared:
@@ -381,12 +397,14 @@ class Pipeline:
         decision, actions = gate.decide(event, findings, failed, run, self.policy, closed=self._closed, spared=spared)
         posture = self.policy.posture(event.agent.role)
         pausing = []
+        told = () if before is None else tuple(reason.finding_id for reason in before.reasons)
         for finding in findings:
             action = actions[finding.id]
             if not asked and action == "hold":
                 # It ran already. What would have waited for a person makes the session wait.
                 action = "pause" if decision.irreversible else "alert"
-            self._count(session, finding, action, outcome, now_ns)
+            if finding.id not in told:
+                self._count(session, finding, action, outcome, now_ns)
             if action in ("hold", "pause"):
                 remember(session.kinds, finding.id, kind_of(finding.detector, event), MAX_KINDS)
             if action == "pause" and posture != "observe":
@@ -397,7 +415,7 @@ class Pipeline:
             decision = replace(decision, answer="allow", ground="none", system="")
         decision = replace(decision, state=self.runs.get(session.key).desired)
         if asked:
-            remember(self._answers, event.event_id, decision, MAX_DECISIONS)
+            remember(self._answers, event.event_id, Answered(decision, session.span_count), MAX_DECISIONS)
             if decision.answer == "hold":
                 remember(self.held, event.event_id, Held(event, decision, self.policy.digest), MAX_DECISIONS)
         outcome.decisions.append(decision)

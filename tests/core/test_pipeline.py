@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from sidecar.assembly import pipeline
 from sidecar.core.commands import Cause, Resume, Terminate, Transition
-from sidecar.core.events import Agent, SessionKey
+from sidecar.core.events import Agent, Event, SessionKey
 from sidecar.core.pipeline import Outcome
 from sidecar.core.runstate import CONFIRM_NS
 from sidecar.core.triage.policy import Policy, PolicyDocument
@@ -80,6 +80,37 @@ def test_what_was_carried_with_a_question_is_known_when_it_is_answered() -> None
 def test_without_it_the_gate_judges_by_what_it_has() -> None:
     """The control: it is the carried span that made the difference."""
     assert asks(pipeline(), SEND, READ.end_ns + 10**6) == "allow"
+
+
+def test_what_comes_with_a_question_asked_again_counts_against_its_allow() -> None:
+    """The first answer was lost on its way; before the agent asks again it has read what it is about to send."""
+    stage = Stage()
+    stage.core = pipeline()
+    said = [stage.answer("s", "send_mail", SEND, "call-000000000001") for _ in range(2)]
+    stage.feed(READ)
+    said.append(stage.answer("s", "send_mail", SEND, "call-000000000001"))
+    assert (said[:2], said[2] in ("hold", "deny")) == (["allow", "allow"], True)
+
+
+def test_act_that_is_judged_again_is_counted_and_learned_once() -> None:
+    class Watching(Marked):
+        scope = "agent"
+
+        def __init__(self) -> None:
+            self.learned: list[str] = []
+
+        def learn(self, event: Event) -> None:
+            self.learned.append(event.event_id)
+
+    stage = Stage(Watching)
+    first = stage.ask("s", "read_file", {"mark": "low"}, "call-000000000001")
+    stage.feed(tool("read_file", {}, "x", session="s", agent="clerk"))
+    again = stage.ask("s", "read_file", {"mark": "low"}, "call-000000000001")
+    assert [len(outcome.decisions) for outcome in (first, again)] == [1, 1], "it was judged twice"
+    assert [len(outcome.findings) for outcome in (first, again)] == [1, 0], "and found once"
+    assert [len(outcome.events) for outcome in (first, again)] == [1, 0]
+    [agent] = stage.core.engine.agents.values()
+    assert [event.event_id for _, _, event in agent.pending].count(first.decision.event_id) == 1
 
 
 def test_a_carried_span_that_the_exporter_sends_again_changes_nothing() -> None:
