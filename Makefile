@@ -13,6 +13,7 @@ help: ## what there is
 
 # One stamp an extra set: it is made again when what is to be installed has changed.
 $(VENV)/.demo: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV), once: a minute or two."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[server,demo]"
 	@touch $@

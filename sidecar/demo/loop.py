@@ -53,7 +53,7 @@ def run_gated(name: str, role: Role, script: Script, tools: Tools, tell: Tell, w
         for function in tools.values():
             agent.tool(function)  # so that the sidecar knows what tools there are; the loop below asks by itself
         with (
-            agent.session(f"{name}-{uuid.uuid4().hex[:8]}", task_key=f"{name}/this-morning") as session,
+            agent.session(f"{name}-{uuid.uuid4().hex[:4]}", task_key=f"{name}/this-morning") as session,
             session.run(role.task),
         ):
             tell("up", session=session.id)

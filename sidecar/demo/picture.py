@@ -96,10 +96,10 @@ def next_steps(outcome: Outcome, stop: Stop) -> RenderableType:
     command, session = _command(), stop.session
     alert = stop.grounds[0].alert[:12] if stop.grounds else "ALERT"
     rows: Rows = [
-        (f"{command} sessions --held", "who is held, and by what"),
-        (f"{command} alerts {alert}", "all of the evidence"),
+        (f"{command} sessions --held", "who is held"),
+        (f"{command} alerts {alert}", "the evidence"),
         (f"{command} terminate {session} -r blackmail", "end it for good"),
-        (f"{command} resume {session} -r harmless", "go on: the mail goes out"),
+        (f"{command} resume {session} -r harmless", "let it go on"),
         (f"{command} review {alert} true_positive", "close the alert"),
     ]
     return Group(Text("What an operator does next", style="bold"), _grid(rows, margin="cyan"))
@@ -121,7 +121,7 @@ def save(path: Path, parts: Iterable[RenderableType]) -> None:
     """
     console = Console(record=True, width=WIDTH + 2, file=io.StringIO(), force_terminal=True, color_system="truecolor",
                       highlight=False, markup=False, emoji=False, legacy_windows=False)  # fmt: skip
-    for part in parts:
+    for part in (*parts, ""):
         console.print(part)
     path.write_text(console.export_svg(title="make demo", code_format=SVG, unique_id="pause"), "utf-8")
 
