@@ -119,6 +119,7 @@ class App:
             fail_open=frozenset(config.gate.i_accept_fail_open_for),
             losses=self.losses,
         )
+        self._stoppers.append(service.close)  # after the doors, and before the stores that it gives the rest to
         service.watchers.append(self.metrics)
         telemetry.policy = pipeline.policy.digest
         service.recall(control.load(Instant.now()))

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -71,6 +72,8 @@ class Meter(Protocol):
     def outcome(self, outcome: Outcome) -> None: ...
 
     def confirmed(self, seconds: float) -> None: ...
+
+    def decided(self, seconds: float) -> None: ...
 
 
 class Question(Struct, frozen=True):
@@ -191,11 +194,12 @@ class Service:
         observed = self._is_observed(asked)
         if question.pending and not observed and await self._is_behind(question):
             return Verdict(_refused(asked, "behind", 200))
-        now_ns = self._clock_ns()
+        now_ns, began_s = self._clock_ns(), time.perf_counter()
         for span in question.carried:
             self.settle(self.pipeline.feed(Record(span, question.speaker, now_ns), now_ns))
         row = Row("asked", question.body, now_ns, "proto", question.speaker, self.fed)
         outcome = self.pipeline.authorize(asked, now_ns)
+        self._meter.decided(time.perf_counter() - began_s)
         decision = outcome.decision
         assert decision is not None
         if question.uninspectable:
@@ -432,7 +436,7 @@ class Service:
     ) -> list[Transition]:
         """Holds a role (``role:NAME``) or the ``fleet``, and what opens later; the sessions held."""
         now_ns = self._clock_ns()
-        cause = Cause(event_id("", "operator", actor, request_id), "operator", actor, reason, now_ns)
+        cause = Cause(event_id("", "operator", actor, request_id), "operator", actor, reason, now_ns, scope=scope)
         outcome = self.pipeline.pause_scope(scope, cause, now_ns)
         saved = _saved_scope(scope, self.pipeline.scope_causes(scope), cause.pause_id, now_ns)
         await self._settle_durably(outcome, actor, request_id, scopes=[saved], receipt=receipt)
@@ -487,7 +491,7 @@ class Service:
             planned = []
             for key in self.pipeline.in_scope(scope):
                 run = self.pipeline.runs.get(key)
-                if run.desired == "paused" and ids.issuperset(run.causes):
+                if run.desired == "paused" and all(self._is_lifted(cause, ids) for cause in run.causes.values()):
                     planned.append(
                         self.pipeline.runs.plan_resume(Resume(key, run.pause_id, run.epoch, actor, reason, now_ns))
                     )
@@ -498,6 +502,12 @@ class Service:
             for cause in later:  # paused again while this was being stored
                 self.pipeline.restore_scope(scope, cause)
             return self._apply(planned, actor, request_id)
+
+    def _is_lifted(self, cause: Cause, ids: Container[str]) -> bool:
+        """Whether a cause is one of `ids`, or came from a scope that has been resumed since."""
+        if cause.pause_id in ids or not cause.scope:
+            return cause.pause_id in ids
+        return all(cause.pause_id != standing.pause_id for standing in self.pipeline.scope_causes(cause.scope))
 
     async def terminate(
         self, keys: Iterable[SessionKey], actor: str, reason: str, request_id: str, *, receipt: Receipt | None = None
@@ -560,7 +570,7 @@ class Service:
         self, alert: Alert, verdict: str, actor: str, reason: str, request_id: str, *,
         receipt: Callable[[Alert], Request] | None = None,
     ) -> Alert:  # fmt: skip
-        """Closes an alert with a reviewer's verdict."""
+        """Closes an alert with a reviewer's verdict; acts like those of one that is right stay refused."""
         now_ns = self._clock_ns()
         closed = self.pipeline.alerts.close(alert, verdict, now_ns)
         entry = replace(
@@ -569,6 +579,8 @@ class Service:
         )
         batch = ControlBatch(alerts=[closed], audit=[entry], requests=[receipt(closed)] if receipt else [])
         await self._store(batch)
+        if verdict == "true_positive":
+            self.pipeline.confirm(closed)
         self._alerts_changed([closed])
         return closed
 
