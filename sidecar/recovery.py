@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable
 
 from sidecar.core.alerts import Decision
+from sidecar.core.events import Agent, SessionKey
 from sidecar.core.snapshot import restore
+from sidecar.core.span import LOCAL
 from sidecar.errors import SidecarError
 from sidecar.service import Question, Service
 from sidecar.sources import Row
@@ -25,6 +28,7 @@ log = logging.getLogger("sidecar.recovery")
 CHUNK = 64
 MAX_RECORDS = 100_000
 SLACK_NS = 60 * 10**9
+MAX_NAME, MAX_TOLD = 256, 64
 
 ReadQuestion = Callable[[Row], Question]
 
@@ -42,6 +46,7 @@ async def recover(
     for name, reason in (*checkpoint.refused, *refused):
         log.warning("a part of the last snapshot is not used", extra={"part": name, "reason": reason})
         service.cold[name] = reason
+    _tell_cold(service, time.time_ns())
     service.pipeline.known_pauses = _pauses_since(service.control, checkpoint.created_ns)
     row, index, asked = (int(checkpoint.cursor.get(key, 0)) for key in ("row", "index", "asked"))
     questions = await asyncio.to_thread(_questions, telemetry, row, asked)
@@ -67,6 +72,29 @@ async def recover(
         _ask_again(service, telemetry, questions.popleft()[1], read_question)
     feeder.fed_row = max(feeder.fed_row, last)
     return checkpoint
+
+
+def _tell_cold(service: Service, now_ns: int) -> None:
+    """Says by alerts what of the last snapshot was refused: each agent's model, and what else there was of a realm."""
+    others: dict[str, Counter[str]] = {}
+    told = 0
+    for name, why in service.cold.items():
+        kind, _, rest = name.partition("/")
+        realm, _, identity = rest.partition("\0")
+        reason = why.partition(":")[0]
+        if kind == "a" and identity and told < MAX_TOLD:
+            told += 1
+            agent = Agent(realm[:MAX_NAME], name=identity[:MAX_NAME])
+            text = f"what was learned of this agent is refused ({reason}) and set aside: its models start cold"
+            key = SessionKey(agent.realm, "")
+            service.settle(service.pipeline.announce("cold_start", key, agent, text, now_ns, about=f"{now_ns} {name}"))
+        else:
+            others.setdefault(realm[:MAX_NAME] if identity else LOCAL.realm, Counter())[reason] += 1
+    for realm, reasons in others.items():
+        parts = ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items()))
+        text = f"parts of the last snapshot are refused ({parts}) and set aside: what they held is forgotten"
+        outcome = service.pipeline.announce("cold_start", SessionKey(realm, ""), Agent(realm), text, now_ns)
+        service.settle(outcome)
 
 
 def _pauses_since(control: ControlReader, since_ns: int) -> frozenset[str]:

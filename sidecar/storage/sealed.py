@@ -27,7 +27,15 @@ _MAC_BYTES = 32
 _KEY_BYTES = 32
 
 Reason = Literal[
-    "not a checkpoint", "pickle", "truncated", "damaged", "wrong key", "other tenant", "newer schema", "no cursor"
+    "not a checkpoint",
+    "pickle",
+    "truncated",
+    "damaged",
+    "wrong key",
+    "other tenant",
+    "newer schema",
+    "older schema",
+    "no cursor",
 ]
 
 
@@ -119,8 +127,8 @@ def unseal(name: str, blob: bytes, *, key: bytes, tenant: str) -> tuple[Header, 
         raise RefusedError("wrong key" if whole else "damaged")
     if header.tenant != tenant:
         raise RefusedError("other tenant")
-    if header.schema > SCHEMA:
-        raise RefusedError("newer schema")
+    if header.schema != SCHEMA:
+        raise RefusedError("newer schema" if header.schema > SCHEMA else "older schema")
     return header, payload
 
 

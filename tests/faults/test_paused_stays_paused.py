@@ -180,14 +180,14 @@ def watched(raw: Raw, session: str, *, epoch: int) -> tuple[int, int]:
 
 
 def test_paused_session_stays_paused_through_kill_and_restart(sidecar: Make, tell: Tell, full: bool) -> None:
-    control = storm(sidecar("control", without="commit_before_answer"), 30 if full else 3, seed=SEED)
+    control = storm(sidecar("control", fault="re2_alone", without="commit_before_answer"), 30 if full else 3, seed=SEED)
     report = Report(promise="P6", control_runs=control.runs, control=control.violations)
     report.figures["fault"] = (
         f"kill -9 within {WINDOW_S * 1000:.0f} ms of a pause or resume, older epochs and Resumes played again; "
         "control: answered before the commit"
     )
     for part in range(10 if full else 1):
-        report.add(storm(sidecar(f"victim-{part}"), 100 if full else 8, seed=SEED + 1 + part))
+        report.add(storm(sidecar(f"victim-{part}", fault="re2_alone"), 100 if full else 8, seed=SEED + 1 + part))
         tell(report)
     assert report.violations.total() == 0, report.violations
     assert report.armed >= report.runs * 0.8

@@ -9,16 +9,20 @@ kills the process in the middle of its second checkpoint. All may be empty.
 from __future__ import annotations
 
 import asyncio
+import gc
+import hmac
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import river.anomaly  # noqa: F401  # what a sidecar imports behind its start need not be imported by each that is forked
 from msgspec.structs import replace
 
+from sidecar import app
 from sidecar.cli.commands import run as run_command
 from sidecar.core.commands import Resume
 from sidecar.core.runstate import RunStates
@@ -26,8 +30,11 @@ from sidecar.service import Service
 from sidecar.sources import feeder
 from sidecar.sources.intake import Intake
 from sidecar.sources.losses import Losses
-from sidecar.storage import ControlStore, telemetry
+from sidecar.storage import ControlStore, sealed, telemetry
 from sidecar.storage.telemetry import TelemetryStore
+from tests.contracts import forbid
+
+gc.freeze()  # a forked sidecar need not look through what it was forked with
 
 LAZY_S = 0.02
 """How much later than it says a careless sidecar stores; as long as the store's own groups may take."""
@@ -126,6 +133,11 @@ def without_a_bounded_feeder() -> None:
     feeder.MAX_BYTES = feeder.MAX_SPANS = sys.maxsize
 
 
+def without_a_keyed_hash() -> None:
+    """Blobs are believed whoever wrote them."""
+    sealed.hmac = SimpleNamespace(new=hmac.new, compare_digest=lambda one, other: True)  # type: ignore[attr-defined]
+
+
 LINES: dict[str, Callable[[], None]] = {
     "wait_for_disk": without_waiting_for_the_disk,
     "ending_in_order": without_ending_in_order,
@@ -133,6 +145,7 @@ LINES: dict[str, Callable[[], None]] = {
     "answers_its_pause": without_asking_which_pause,
     "counting": without_counting,
     "bounded_feeder": without_a_bounded_feeder,
+    "keyed_hash": without_a_keyed_hash,
     "one_transaction": without_one_transaction,
 }
 
@@ -150,7 +163,17 @@ def slow_core() -> None:
     Service.feed = slow  # type: ignore[method-assign]
 
 
-FAULTS: dict[str, Callable[[], None]] = {"slow_core": slow_core}
+def re2_alone() -> None:
+    """Nothing is compiled for hyperscan, which takes a start most of its time: RE2 judges, as it does until then."""
+    app._compile = lambda patterns, loop: None
+
+
+def forbidding() -> None:
+    """Whoever makes code of data dies of it."""
+    forbid.install()
+
+
+FAULTS: dict[str, Callable[[], None]] = {"forbidding": forbidding, "slow_core": slow_core, "re2_alone": re2_alone}
 
 # ------------------------------------------------------------ points to die at
 
