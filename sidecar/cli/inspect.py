@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import textwrap
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +91,27 @@ def check(terminal: Terminal, config: Path) -> int:
     settings = read(config)
     found = PatternSet((*patterns(), *settings.sensitive.compiled()))
     found.compile_hyperscan()  # names a pattern that can never match
+    _try_files(settings, str(config))
     warnings = settings.warnings()
     terminal.show({"ok": True, "warnings": warnings}, f"{config}: fine" + (", with warnings" if warnings else ""))
     for warning in warnings:
         terminal.warn(f"{config}: warning: {warning}")
     return OK
+
+
+def _try_files(settings: Any, file: str) -> None:
+    """Reads what a start would read: certificates, keys and credentials."""
+    from sidecar.control.auth import Credentials
+    from sidecar.sources.otlp import read_tls
+
+    for section in ("otlp", "control"):
+        tls = getattr(settings, section).tls
+        try:
+            if tls is not None:
+                read_tls(tls, datetime.now(UTC))
+        except ConfigError as error:
+            raise ConfigError(error.message, key=f"{section}.{error.key}", file=file) from error
+    Credentials(settings.control.credentials)
 
 
 def show_config(terminal: Terminal, config: Path | None) -> int:
