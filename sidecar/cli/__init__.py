@@ -7,6 +7,8 @@ import sys
 
 def main() -> None:
     """Entry point of the `sidecar` command."""
-    from sidecar.cli.commands import run
-
+    try:
+        from sidecar.cli.commands import run
+    except ModuleNotFoundError as missing:  # installed for an agent, without the server
+        sys.exit(f'sidecar: {missing.name} is missing; the commands need the extra: pip install ".[server]"')
     sys.exit(run(sys.argv[1:]))

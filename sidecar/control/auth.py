@@ -103,7 +103,7 @@ _Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[!-~]([ -~
 
 def _digest(text: str) -> str:
     if len(text) != 64 or not set(text) <= set("0123456789abcdef"):
-        raise ValueError("expected 64 lower-case hexadecimal digits; `sidecar tokens` makes them")
+        raise ValueError("expected the SHA-256 of a token, 64 lower-case hexadecimal digits")
     return text
 
 

@@ -253,6 +253,10 @@ class OperatorService:
                 (run.pause_id, run.epoch),
                 ("", run.epoch),
             ):
+                below = self._service.pipeline.tree(key)[1:] if request.scope.WhichOneof("scope") == "tree" else []
+                if any(self._state(child) == "paused" for child in below):
+                    text = "it runs already; sessions that it started are held by themselves: resume each"
+                    raise ControlError("FAILED_PRECONDITION", text)
                 await self._store(receipt, ())  # it runs already, and the caller knows
                 return
             await self._service.resume(

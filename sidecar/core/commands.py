@@ -21,6 +21,7 @@ class Cause(Struct, frozen=True):
         by, actor: What sort of party asked, and which: a detector's name or an authenticated person.
         findings: Ids of the findings that led to it; a resume names them to clear them.
         not_before_ns: A resume by anything but a person is refused before then (escalations).
+        scope: ``role:NAME`` or ``fleet`` where it was not asked for this session alone.
     """
 
     pause_id: str
@@ -30,6 +31,7 @@ class Cause(Struct, frozen=True):
     at_ns: int
     findings: tuple[str, ...] = ()
     not_before_ns: int = 0
+    scope: str = ""
 
 
 class Pause(Struct, frozen=True):

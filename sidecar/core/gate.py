@@ -23,6 +23,7 @@ def decide(
     *,
     closed: bool = False,
     spared: frozenset[str] = frozenset(),
+    refused: frozenset[str] = frozenset(),
 ) -> tuple[Decision, dict[str, Action]]:
     """What is concluded about one act.
 
@@ -31,6 +32,8 @@ def decide(
         run: The session's run state before this act.
         closed: Whether tools that the catalogue does not know are denied (`tools.closed`).
         spared: Ids of findings that may not pause: the pauser has used up its blast radius.
+        refused: Ids of findings on a kind of act that a person has refused in this session: it is denied, and the
+            session need not wait for that person again.
     Returns:
         The decision, and for each finding (by id) the action it asks for.
     """
@@ -41,6 +44,8 @@ def decide(
         action = policy.action(finding, posture, reversible=reversible, acts=True)
         if action == "pause" and finding.id in spared:
             action = "alert" if reversible else "hold"
+        if finding.id in refused:
+            action = "alert"
         actions[finding.id] = action
     reasons = [reason_of(finding) for finding in findings]
     action = stronger(*actions.values())
@@ -51,6 +56,9 @@ def decide(
     if closed and not event.reading.effect.known:
         action, answer = stronger(action, "hold"), "deny"
         reasons.append(Reason("policy", Severity.MEDIUM, 0.5, "the tool is not in the catalogue, and tools are closed"))
+    if refused and answer != "deny":
+        answer = "deny"
+        reasons.append(Reason("session", Severity.HIGH, 1.0, "a reviewer has refused acts like this in this session"))
     if failed and not reversible and answer == "allow":
         answer, ground, system = "wait", "system", "degraded"
         reasons.append(Reason("policy", Severity.LOW, 0.0, f"detectors that could not judge: {', '.join(failed)}"))

@@ -282,7 +282,7 @@ class Pipeline:
             if session is not None:
                 self.sessions.touched(session)
                 for finding_id in command.clears:
-                    if kind := session.kinds.get(finding_id):
+                    if (kind := session.kinds.get(finding_id)) and kind not in session.refused:
                         remember(session.cleared, kind, None, MAX_KINDS)
                 session.flagged = False
                 _forget(session, cleared, self.alerts.of(session.key))
@@ -292,6 +292,16 @@ class Pipeline:
                 self.alerts.close(alert, alert.verdict, now_ns) for alert in self.alerts.of(transition.session)
             )
         return outcome
+
+    def confirm(self, alert: Alert) -> None:
+        """A person has found an alert right: acts of its kind stay refused, also when the session goes on."""
+        session = self._about_to_change(alert.session)
+        if session is None:
+            return
+        for finding in alert.findings:
+            if kind := session.kinds.get(finding.id):
+                remember(session.refused, kind, None, MAX_KINDS)
+                session.cleared.pop(kind, None)
 
     def release(self, event_id_: str, now_ns: int) -> Decision | None:
         """Judges a held act again that a person has approved; None when it is not held any more.
@@ -394,7 +404,10 @@ class Pipeline:
         spared = frozenset(
             f.id for f in findings if f.family == "behaviour" and not self.radius.allows(now_ns, len(self.sessions))
         )
-        decision, actions = gate.decide(event, findings, failed, run, self.policy, closed=self._closed, spared=spared)
+        refused = _refused(findings, event, session) if session.refused else frozenset()
+        decision, actions = gate.decide(
+            event, findings, failed, run, self.policy, closed=self._closed, spared=spared, refused=refused
+        )
         posture = self.policy.posture(event.agent.role)
         pausing = []
         told = () if before is None else tuple(reason.finding_id for reason in before.reasons)
@@ -528,6 +541,10 @@ class Pipeline:
 
 def _in_own_words(event: Event) -> bool:
     return isinstance(event, Reasoning) or (isinstance(event, Message) and event.direction == "outbound")
+
+
+def _refused(findings: Sequence[Finding], act: ToolCall, session: Session) -> frozenset[str]:
+    return frozenset(f.id for f in findings if kind_of(f.detector, act) in session.refused)
 
 
 def kind_of(detector: str, act: ToolCall) -> str:

@@ -86,6 +86,7 @@ class Session(Struct):
         unscored: Reasons, in order of appearance (a dict used as an ordered set).
         kinds: Id of a finding that held or paused → what kind of act it was about (`pipeline.kind_of`).
         cleared: Kinds of acts that a reviewer cleared.
+        refused: Kinds of acts that a reviewer found to be what an alert said; they are denied, also after a resume.
         mentions: Address or domain → the highest rank (`core.reader.RANKS`) of those who named it.
         own_domains: Registrable domains that trusted words show to be the agent's own organisation.
         told: The id as it was told, cut to `MAX_TOLD` characters, where it was of odd form; else "".
@@ -114,6 +115,7 @@ class Session(Struct):
     suspicion: dict[str, float] = {}
     unscored: dict[str, None] = {}
     cleared: dict[str, None] = {}
+    refused: dict[str, None] = {}
     mentions: dict[str, int] = {}
     own_domains: dict[str, None] = {}
     kinds: dict[str, str] = {}
@@ -163,7 +165,8 @@ class Session(Struct):
             (self.chains, other.chains, MAX_CHAINS), (self.texts, other.texts, MAX_TEXTS),
             (self.calls, other.calls, MAX_CALLS), (self.unseen, other.unseen, MAX_UNSEEN),
             (self.unscored, other.unscored, MAX_KINDS),
-            (self.cleared, other.cleared, MAX_KINDS), (self.kinds, other.kinds, MAX_KINDS),
+            (self.cleared, other.cleared, MAX_KINDS), (self.refused, other.refused, MAX_KINDS),
+            (self.kinds, other.kinds, MAX_KINDS),
             (self.own_domains, other.own_domains, MAX_OWN_DOMAINS), (self.mentions, other.mentions, MAX_MENTIONS),
         )  # fmt: skip
         for mine, theirs, limit in memories:

@@ -217,6 +217,34 @@ def test_a_resume_clears_the_kind_of_act_it_names_and_nothing_else() -> None:
     assert stage.answer("s", "send_mail", CRITICAL | away) == "deny", "to somebody else"
 
 
+def test_what_a_reviewer_found_right_stays_refused_when_the_session_goes_on() -> None:
+    stage = Office(Marked, Odd, posture="enforce")
+    home, away = {"to": "amy@corp.example"}, {"to": "bob@rival.example"}
+    (found,) = stage.ask("s", "send_mail", CRITICAL | home).findings
+    (alert,) = stage.core.alerts
+    stage.core.confirm(stage.core.alerts.close(alert, "true_positive", stage.now_ns))
+    stage.resume("s", found.id)
+    again = stage.ask("s", "send_mail", CRITICAL | home | {"body": "again"})
+    assert again.decision is not None
+    assert (again.decision.answer, again.decision.ground, again.transitions) == ("deny", "judged", [])
+    assert "a reviewer has refused" in again.decision.reasons[-1].text
+    assert stage.state("s") == "running", "it goes on without that act"
+    assert stage.answer("s", "read_file", {"path": "notes"}) == "allow"
+    assert stage.answer("s", "send_mail", CRITICAL | away) == "deny"
+    assert stage.state("s") == "paused", "to somebody else: another kind"
+
+
+def test_a_verdict_that_comes_after_the_resume_takes_back_what_was_cleared() -> None:
+    stage = Office(Marked, posture="enforce")
+    home = {"to": "amy@corp.example"}
+    (found,) = stage.ask("s", "send_mail", CRITICAL | home).findings
+    (alert,) = stage.core.alerts
+    stage.resume("s", found.id)
+    assert stage.answer("s", "send_mail", CRITICAL | home | {"n": 1}) == "allow"
+    stage.core.confirm(alert)
+    assert stage.answer("s", "send_mail", CRITICAL | home | {"n": 2}) == "deny"
+
+
 def test_a_resume_has_to_name_all_that_holds_the_session() -> None:
     stage = Office(Marked, Odd, posture="enforce")
     (first,) = stage.ask("s", "send_mail", CRITICAL).findings

@@ -435,10 +435,10 @@ def _words(text: str) -> list[str]:
 _COMMON = frozenset(
     """the this that from subject date dear hello please regards best kind thanks thank you your our his her their
     monday tuesday wednesday thursday friday saturday sunday january february march april june july august september
-    october november december not and but for with will can could would should may all any one two new old mail email
-    message team office company meeting project please sincerely yours hi hey sent received forwarded fwd cc bcc von der die das
-    und ein eine sehr geehrte geehrter herr frau liebe lieber bonjour madame monsieur cher chère estimado estimada
-    querido gentile caro cara""".split()  # noqa: SIM905 - a word list reads best as text
+    october november december not and but for with will can could would should may all any one two new old mail
+    email message team office company meeting project please sincerely yours hi hey sent received forwarded fwd cc
+    bcc von der die das und ein eine sehr geehrte geehrter herr frau liebe lieber bonjour madame monsieur cher chère
+    estimado estimada querido gentile caro cara""".split()  # noqa: SIM905 - a word list reads best as text
 )
 
 

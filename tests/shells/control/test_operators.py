@@ -318,6 +318,36 @@ def test_resume_of_a_scope_leaves_what_something_else_holds(ready, people):
     assert view(people, "s1").state == pb.RUN_STATE_PAUSED
 
 
+def test_two_scopes_resumed_one_after_the_other_leave_nothing_held(ready, people):
+    people.pause(role("mail-helper"), "the role")
+    people.pause(fleet(), "and all")
+    for scope, name in ((role("mail-helper"), "role:mail-helper"), (fleet(), "fleet")):
+        assert view(people, "s1").state == pb.RUN_STATE_PAUSED
+        [held] = [each for each in people.status().held_scopes if each.scope == name]
+        people.resume(scope, "go on", pause_id=held.causes[-1].pause_id)
+    assert view(people, "s1").state == pb.RUN_STATE_RUNNING
+
+
+def test_resume_of_a_tree_whose_root_runs_says_that_a_child_is_held(ready, people):
+    opened(ready, "c1", parent_session_id="s1")
+    people.pause(one("c1"), "the child")
+    root = view(people, "s1")
+    with refused("FAILED_PRECONDITION"):
+        people.resume(tree("s1"), "go on", pause_id=root.pause_id, epoch=root.epoch)
+
+
+def test_an_act_that_a_reviewer_found_right_stays_refused_after_the_resume(ready, people):
+    act = {"to": "amy@corp.example", "trip": "pause"}
+    assert asked(ready, "s1", "send_email", act).answer == pb.ANSWER_PAUSED
+    [alert] = people.alerts()
+    people.review(alert.fingerprint, "true_positive", reason="it is a threat")
+    held = view(people, "s1")
+    clears = [finding for cause in held.causes for finding in cause.finding_ids]
+    people.resume(one("s1"), "go on without it", pause_id=held.pause_id, epoch=held.epoch, clears=clears)
+    assert asked(ready, "s1", "send_email", act).answer == pb.ANSWER_REFUSED
+    assert view(people, "s1").state == pb.RUN_STATE_RUNNING
+
+
 def test_tree_is_resumed_where_nothing_else_holds_it(ready, people):
     for child, parent in (("c1", "s1"), ("c2", "s1"), ("g1", "c1")):
         opened(ready, child, parent_session_id=parent)
