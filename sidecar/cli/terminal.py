@@ -41,11 +41,11 @@ class Terminal:
     def say(self, words: str) -> None:
         """A line for people."""
         if not self.as_json:
-            self._guarded(lambda: self._out.print(Text(safe(words))))
+            self._guarded(lambda: self._out.print(Text(safe(words)), soft_wrap=True))
 
     def warn(self, words: str) -> None:
         """A line on standard error."""
-        self._guarded(lambda: self._err.print(Text(safe(words))))
+        self._guarded(lambda: self._err.print(Text(safe(words)), soft_wrap=True))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], document: Any) -> None:
         """Rows under a title, or the document as JSON."""

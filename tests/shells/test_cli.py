@@ -146,7 +146,7 @@ def test_check_takes_a_good_configuration_and_warns(tmp_path: Path, cli: Cli) ->
     file = written(tmp_path, {"owners": [{"role": "*", "owner": "a"}, {"role": "b", "owner": "c"}]})
     code, out, err = cli("check", file)
     assert (code, out) == (0, f"{file}: fine, with warnings\n")
-    assert "warning: owners[1]: never reached" in err.replace("\n", "")
+    assert "warning: owners[1]: never reached" in err
     code, out, _ = cli("check", file, "--json")
     assert (code, json.loads(out)["ok"], len(json.loads(out)["warnings"])) == (0, True, 1)
 
@@ -166,7 +166,7 @@ def test_check_refuses_with_file_and_key(tmp_path: Path, cli: Cli, settings: Any
     code, out, err = cli("check", file)
     assert (code, out) == (2, "")
     assert err.startswith("sidecar: ")
-    assert says in err.replace("\n", "")
+    assert says in err
     assert cli("check", tmp_path / "none.yaml")[0] == 2
 
 
@@ -320,6 +320,7 @@ class Running:
             folder,
             {
                 "storage": {"data_dir": str(self.data), "low_water_bytes": "1MiB", "ballast_bytes": "1MiB"},
+                "gate": {"fail_open": True, "i_accept_fail_open_for": ["refund", "book"]},
                 "otlp": {"grpc": None, "http": None}, "observe": {"http": None}, "control": {"agents": None},
                 "policy": {
                     "verdicts": [{"severity": "critical", "posture": "enforce", "action": "hold"},
@@ -454,6 +455,56 @@ def test_what_is_not_there_is_a_no_and_who_does_not_answer_is_unclear(
         code, out, err = cli(*argv, "--at", f"unix:{tmp_path}/none.sock")
         assert (code, out) == (2, "")
         assert err.startswith("sidecar: ")
+
+
+def test_row_97_what_may_run_unasked_is_on_record_from_the_start(running: Running) -> None:
+    with Operators(running.operators) as operators:
+        first = operators.audit()[0]
+    assert first.action == "start"
+    assert json.loads(first.detail_json)["fail_open"] == "refund, book"
+
+
+def not_ours(data: Path) -> None:
+    data.mkdir(mode=0o700)
+    (data / "control.db").write_bytes(b"SQLite format 3\0" + bytes(8176))
+    (data / "control.db").chmod(0o600)
+
+
+def log_without_database(data: Path) -> None:
+    data.mkdir(mode=0o700)
+    (data / "telemetry.db-wal").write_bytes(b"x" * 4096)
+    (data / "telemetry.db-wal").chmod(0o600)
+
+
+def open_to_others(data: Path) -> None:
+    data.mkdir()
+    data.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (not_ours, "control.db"), (log_without_database, "telemetry.db-wal is there"),
+        (open_to_others, "open to other"),
+        (lambda data: data.write_text("a file"), "data"), (lambda data: data.symlink_to(data), "data"),
+    ],
+    ids=["row 85, not our database", "row 85, a log without its database", "row 85, open to others", "row 85, a file",
+         "row 85, a link to itself"],
+)  # fmt: skip
+def test_row_85_state_that_is_not_ours_stops_the_start_and_is_left_alone(
+    tmp_path: Path, spoil: Callable[[Path], None], says: str
+) -> None:
+    """What else a database can be is in storage/test_opening.py."""
+    data = tmp_path / "data"
+    spoil(data)
+    before = {path.name: path.read_bytes() for path in data.glob("*")} if data.is_dir() else None
+    file = written(tmp_path, {"storage": {"data_dir": str(data)}, "otlp": {"grpc": None, "http": None}})
+    done = subprocess.run([SIDECAR, "run", "-c", file], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    if before is not None:
+        assert {name: (data / name).read_bytes() for name in before} == before
 
 
 def test_row_86_a_second_one_on_the_same_data_is_refused_and_told_who_has_it(running: Running) -> None:
