@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import struct
 import subprocess
@@ -21,6 +22,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+from sidecar import agent as agents
 from tests.faults.process import Sidecar
 from tests.real.parts import Collector, KafkaBroker
 from tests.real.test_kafka import Ledger, reading, records_of, spans_of, until
@@ -28,7 +30,6 @@ from tests.shells.recordings import AFFAIR, DULL, THREAT, Act
 
 pytestmark = [pytest.mark.broker, pytest.mark.collector]
 PARTITIONS = 3
-GROUP = "sidecar-run"
 
 COLLECTOR = """
 receivers: {otlp: {protocols: {grpc: {endpoint: "127.0.0.1:PORT_GRPC"}}}}
@@ -36,7 +37,7 @@ processors: {batch: {send_batch_size: 8, timeout: 20ms}}
 exporters:
   kafka:
     brokers: ["BROKER"]
-    traces: {topic: run_spans, encoding: otlp_proto}
+    traces: {topic: TOPIC, encoding: otlp_proto}
     partition_traces_by_id: true
 service:
   telemetry: {metrics: {level: none}}
@@ -76,9 +77,20 @@ class Agent:
 
 
 @pytest.fixture
-def sidecar(kafka_broker: KafkaBroker, tmp_path: Path) -> Iterator[Sidecar]:
+def topic(kafka_broker: KafkaBroker, tmp_path: Path) -> str:
+    """The topic of one test; its consumer group has the same name."""
+    return kafka_broker.make_topic(f"spans-{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:8]}", PARTITIONS)
+
+
+@pytest.fixture
+def gateway(kafka_broker: KafkaBroker, collector: Callable[..., Collector], topic: str) -> Collector:
+    """A Collector that agents send to and that writes to the topic."""
+    return collector(COLLECTOR.replace("BROKER", kafka_broker.address).replace("TOPIC", topic))
+
+
+@pytest.fixture
+def sidecar(kafka_broker: KafkaBroker, topic: str, tmp_path: Path) -> Iterator[Sidecar]:
     """A sidecar whose telemetry comes by Kafka, from a Collector that is trusted to name the agent ``desk``."""
-    kafka_broker.make_topic("run_spans", PARTITIONS)
     folder = tmp_path / "sidecar"
     folder.mkdir()
     one = Sidecar(folder, installed=True)
@@ -86,8 +98,8 @@ def sidecar(kafka_broker: KafkaBroker, tmp_path: Path) -> Iterator[Sidecar]:
     settings["kafka"] = [{
         "name": "fleet",
         "bootstrap_servers": [kafka_broker.address],
-        "topics": {"run_spans": {"signal": "traces"}},
-        "group_id": GROUP,
+        "topics": {topic: {"signal": "traces"}},
+        "group_id": topic,
         "session_timeout": "2s",
         "speaks_for": ["desk"],
     }]  # fmt: skip
@@ -110,26 +122,31 @@ def acts(sidecar: Sidecar) -> dict[str, int]:
         return {view.session_id: view.acts for view in operators.sessions(limit=500)}
 
 
-def waiting(broker: KafkaBroker) -> int:
+def written(broker: KafkaBroker, topic: str) -> int:
+    """Messages on the topic."""
+    places = [TopicPartition(topic, n) for n in range(PARTITIONS)]
+    with contextlib.closing(KafkaConsumer(bootstrap_servers=broker.address)) as consumer:
+        return sum(consumer.end_offsets(places).values())
+
+
+def waiting(broker: KafkaBroker, topic: str) -> int:
     """Messages on the topic that the group has not committed."""
-    places = [TopicPartition("run_spans", n) for n in range(PARTITIONS)]
-    config = {"bootstrap_servers": broker.address, "group_id": GROUP, "enable_auto_commit": False}
+    config = {"bootstrap_servers": broker.address, "group_id": topic, "enable_auto_commit": False}
     with contextlib.closing(KafkaConsumer(**config)) as consumer:
-        ends = consumer.end_offsets(places)
-        return sum(ends[at] - (consumer.committed(at) or 0) for at in places)
+        committed = sum(consumer.committed(TopicPartition(topic, n)) or 0 for n in range(PARTITIONS))
+    return written(broker, topic) - committed
 
 
 @pytest.mark.faults
 def test_a_session_is_paused_by_what_comes_over_kafka_and_a_kill_loses_nothing_of_it(
     kafka_broker: KafkaBroker,
-    collector: Callable[..., Collector],
+    gateway: Collector,
+    topic: str,
     sidecar: Sidecar,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    gateway = collector(COLLECTOR.replace("BROKER", kafka_broker.address))
     desk, stranger = Agent("desk", gateway), Agent("stranger", gateway)
     sent: dict[str, int] = {}
-
     ends = threading.Event()
 
     def work() -> None:
@@ -156,11 +173,11 @@ def test_a_session_is_paused_by_what_comes_over_kafka_and_a_kill_loses_nothing_o
     ends.set()
     sender.join()
     sent["threat"] = 2
-    left = waiting(kafka_broker)
+    left = waiting(kafka_broker, topic)
     sidecar.start()
     sidecar.until(lambda: sessions(sidecar)["threat"]["state"] == "RUN_STATE_PAUSED", 60)
     sidecar.until(lambda: acts(sidecar) == sent, 60)
-    sidecar.until(lambda: waiting(kafka_broker) == 0)
+    sidecar.until(lambda: waiting(kafka_broker, topic) == 0)
     with capsys.disabled():
         print(f"\nkafka, whole way: armed {is_armed}, messages left at the kill {left}, sessions {len(sent)}, lost 0")
     assert is_armed, "the kill fell when all had been sent"
@@ -186,6 +203,66 @@ def test_a_session_is_paused_by_what_comes_over_kafka_and_a_kill_loses_nothing_o
     assert (again.fingerprint, again.count) == (alert.fingerprint, alert.count)
     desk.close()
     stranger.close()
+
+
+def test_an_act_asked_at_the_gate_and_its_span_that_comes_by_kafka_are_one_event(
+    kafka_broker: KafkaBroker, gateway: Collector, topic: str, sidecar: Sidecar, tmp_path: Path
+) -> None:
+    """The agent library asks the sidecar, by its credential, and sends its telemetry to the Collector."""
+    tokens = tmp_path / "tokens.yaml"
+    digest = hashlib.sha256(b"the desk's token").hexdigest()
+    tokens.write_text(yaml.safe_dump({"tokens": [{"name": "desk", "role": "agent", "sha256": digest}]}))
+    tokens.chmod(0o600)
+    settings = yaml.safe_load(sidecar.config.read_text())
+    settings["control"]["credentials"] = {"file": str(tokens)}
+    sidecar.config.write_text(yaml.safe_dump(settings))
+    sidecar.start()
+    sent: list[str] = []
+    library = agents.connect(
+        "desk", control=sidecar.address("agents"), otlp=f"127.0.0.1:{gateway.ports['grpc']}",
+        token="the desk's token", on_pause="raise", on_hold="raise",
+        tracer_provider=TracerProvider(resource=Resource({"service.name": "desk"})), deadline_s=5.0,
+        patience_s=30.0, flush_s=10.0,
+    )  # fmt: skip
+
+    @library.tool
+    def read_inbox(folder: str) -> str:
+        return AFFAIR.result
+
+    @library.tool
+    def send_email(to: str, subject: str, body: str) -> str:
+        sent.append(to)
+        return "sent"
+
+    asked = 0
+
+    def act(tool: Callable[..., str], arguments: dict[str, str]) -> str:
+        """As its user would: what a busy machine answers too late is asked again."""
+        nonlocal asked
+        for _ in range(100):
+            asked += 1
+            with contextlib.suppress(agents.SidecarUnavailable):
+                return tool(**arguments)
+        pytest.fail("the sidecar never answered in time")
+
+    with library, library.session() as session:
+        act(read_inbox, AFFAIR.arguments)
+        act(send_email, DULL[1].arguments)
+        before = asked
+        with pytest.raises(agents.SessionPaused):
+            act(send_email, THREAT.arguments)
+        name = session.id
+    assert sent == [DULL[1].arguments["to"]]
+    sidecar.until(lambda: written(kafka_broker, topic) > 0, 60)
+    sidecar.until(lambda: waiting(kafka_broker, topic) == 0, 60)
+    sidecar.until(lambda: not sidecar.count("inbox_rows"), 60)
+    (view,) = [view for view in sessions(sidecar).values() if view["session_id"] == name]
+    assert (view["realm"], view["state"]) == ("agent:desk", "RUN_STATE_PAUSED")
+    assert 3 <= int(view["acts"]) <= asked, "an act is known twice"
+    with sidecar.people() as operators:
+        (alert,) = operators.alerts(session_id=name)
+    assert alert.detector == "leverage"
+    assert alert.count <= asked - before
 
 
 # --- every compression that a Collector can write --------------------------------------------------------------------
