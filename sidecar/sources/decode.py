@@ -13,6 +13,7 @@ from sidecar.sources import Encoding
 from sidecar.sources.decoding import DUPLICATES, NOTES, REFUSED, REJECTED, TOO_DEEP, Decoding, Limits, Signal
 from sidecar.sources.otlp_json import Json
 from sidecar.sources.otlp_protobuf import Protobuf
+from sidecar.sources.otlp_small import Small
 
 __all__ = [
     "DUPLICATES",
@@ -53,6 +54,10 @@ def decode(signal: Signal | None, body: bytes, encoding: Encoding, limits: Limit
     Raises:
         SpanError: The request as a whole is refused; the reason is one of `REFUSED`.
     """
+    if signal == "traces" and encoding == "proto":
+        small = Small(signal, body, limits)
+        if (plain := small.read()) is not None:
+            return Decoded(signal, plain, small.rejected, small.notes)
     decoding = begin(signal, body, encoding, limits)
     for _ in decoding.count():
         pass
