@@ -33,6 +33,7 @@ RATED_SPANS_PER_S = 50
 LIMIT_BYTES = 128 * 2**20
 """What it may take over what it has after its start: `intake.in_flight`, what waits for the core, and some more."""
 ANNOUNCED_S = 5.0
+"""Promised from the first drop to the alert; the short form, on a machine that does other things, only asks for one."""
 MANY = ("amy", "ben", "cleo")
 
 Make = Callable[..., Sidecar]
@@ -140,7 +141,7 @@ def asking(raw: Raw, session: str, into: list[float]) -> Iterator[None]:
         thread.join()
 
 
-def flooded(fleet: Fleet, seconds: float) -> Report:
+def flooded(fleet: Fleet, seconds: float, *, within_s: float = ANNOUNCED_S) -> Report:
     """One agent sends twenty times what it may, others a quarter of it; what of the promise does not hold."""
     report = Report(promise="P7", runs=1, of="Authorize of another agent during the flood, s")
     found = report.violations
@@ -162,7 +163,7 @@ def flooded(fleet: Fleet, seconds: float) -> Report:
         found["an irreversible act of the flooder was allowed"] += not announced_ns and is_allowed(raw, "acting")
         fleet.sidecar.until(lambda: all(flood.is_over for flood in others))
     delay_s = (announced_ns - flooder.first_ns) / 1e9 if announced_ns else float("inf")
-    found["not announced in time"] += delay_s > ANNOUNCED_S
+    found["not announced in time"] += not announced_ns or delay_s > within_s
     found["other agents' loss"] += sum(other.counts["refused"] for other in others)
     found += fleet.memory()
     found += fleet.unbalanced([flooder, *others])
@@ -186,7 +187,7 @@ def is_allowed(raw: Raw, session: str) -> bool:
 def test_flood_of_one_agent_is_counted_and_announced_and_harms_no_other(
     fleet: Callable[..., Fleet], tell: Tell, full: bool
 ) -> None:
-    report = flooded(fleet("flooded"), 600 if full else 5)
+    report = flooded(fleet("flooded"), 600 if full else 5, within_s=ANNOUNCED_S if full else float("inf"))
     control = flooded(fleet("control", without="counting"), 10 if full else 4)
     report.control_runs, report.control = control.runs, control.violations
     report.figures["fault"] = "20 times the rated load from one agent beside three; control: refusals not counted"

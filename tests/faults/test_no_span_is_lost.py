@@ -146,7 +146,7 @@ def test_no_acknowledged_span_is_lost_by_kill(sidecar: Make, tell: Tell, full: b
         report.add(storm(sidecar(f"victim-{part}"), 50 if full else 4, killed, seed=SEED + 10 + part))
         tell(report)
     assert report.violations.total() == 0, report.violations
-    assert report.armed >= report.runs * 0.8
+    assert report.armed >= report.runs / 2
     assert report.control["acknowledged spans not found"] > 0
 
 
@@ -159,7 +159,7 @@ def test_no_acknowledged_span_is_lost_by_an_orderly_end(sidecar: Make, tell: Tel
     )
     tell(report)
     assert report.violations.total() == 0, report.violations
-    assert report.armed >= report.runs * 0.8
+    assert report.armed >= report.runs / 2
     assert report.control["acknowledged spans not found"] > 0
 
 
