@@ -135,7 +135,9 @@ class Sidecar:
             self._process.join(timeout_s)
             code = self._process.exitcode
         else:
-            code = self._process.wait(timeout_s)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout_s)
+            code = self._process.returncode
         if code is None:
             raise TimeoutError("the sidecar does not end")
         return int(code)
