@@ -67,12 +67,17 @@ class _Plain:
         if isinstance(value, bytes | bytearray | memoryview):
             return _bytes(bytes(value))
         if isinstance(value, Mapping):
-            return {k if isinstance(k, str) else str(k): self(v, depth - 1) for k, v in value.items()}
+            return {self._key(k, depth): self(v, depth - 1) for k, v in value.items()}
         if isinstance(value, set | frozenset):
             return sorted((self(item, depth - 1) for item in value), key=canonical)
         if isinstance(value, list | tuple):
             return [self(item, depth - 1) for item in value]
         return self._object(value, depth)
+
+    def _key(self, key: Any, depth: int) -> str:
+        """A key as text, as `json` writes one."""
+        plain = self(key, depth - 1)
+        return plain if isinstance(plain, str) else json.dumps(plain)
 
     def _object(self, value: Any, depth: int) -> Any:
         kind = type(value)

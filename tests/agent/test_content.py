@@ -55,6 +55,18 @@ def test_whatever_comes_is_json_that_protobuf_takes(value):
     pb.AuthorizeRequest(arguments_json=told(value))
 
 
+def test_keys_that_are_no_text_are_told_as_values_are():
+    class Opaque:
+        def __str__(self) -> str:
+            raise AssertionError("it may hold anything")
+
+    odd = {2**20000: 1, 7: 2, None: 3, (1, 2): 4, b"raw": 5, Opaque(): object}
+    name = f"{Opaque.__module__}.{Opaque.__qualname__}"
+    assert list(json.loads(canonical(odd))) == sorted(
+        ["<integer of 20001 bits>", "7", "null", "[1, 2]", "raw", f"<{name}>"]
+    )
+
+
 def test_values_that_json_does_not_know_are_told_as_well_as_can_be():
     class Colour(Enum):
         RED = "red"
