@@ -14,10 +14,10 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sidecar import service
 from sidecar.app import App
 from sidecar.config import Config
 from sidecar.control.v1 import control_pb2 as pb
+from sidecar.service import recording
 from sidecar.storage import Instant
 from sidecar.storage.control import ControlReader
 
@@ -78,7 +78,7 @@ async def test_question_is_counted_with_what_the_core_took_to_decide_it(running)
 
 
 async def test_what_was_put_off_is_stored_before_the_stores_are_closed(running, monkeypatch):
-    monkeypatch.setattr(service, "SOON_S", 3600.0)
+    monkeypatch.setattr(recording, "SOON_S", 3600.0)
     monkeypatch.setattr(running, "_record", lambda action: None)  # the question came after that, while doors closed
     assert (await ask(running, "read_file")).answer == pb.ANSWER_ALLOWED
     await running.stop()

@@ -12,13 +12,13 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from sidecar import service as service_module
 from sidecar.control.client import session as one
 from sidecar.control.convert import read_question
 from sidecar.control.v1 import control_pb2 as pb
 from sidecar.core.events import SessionKey
 from sidecar.core.span import LOCAL
 from sidecar.errors import StorageError
+from sidecar.service import gate as service_module
 from sidecar.storage import ControlStore
 from tests.shells.control.kit import Raw, asked, opened, write_tokens
 from tests.shells.otlp import kit as otlp

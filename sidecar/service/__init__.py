@@ -1,0 +1,126 @@
+"""The running sidecar: takes what the doors bring to the core, and what the core says to the stores and to the agents.
+
+One event loop owns the core. A pause holds as soon as the core says so; everything else that changes a run state, and
+every allow of an irreversible act, is on the disk before anybody is told (design §7). `Service` is made in layers, each
+a module: what goes on record, sessions, held acts, commands, the gate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from sidecar.core.events import Agent, SessionKey
+from sidecar.core.pipeline import Pipeline
+from sidecar.core.runstate import Run
+from sidecar.core.span import Record, Span, Speaker
+from sidecar.service.arrivals import Arrivals
+from sidecar.service.gate import Gate, Mint, Question, Verdict
+from sidecar.service.recording import Meter, Receipt, Watcher
+from sidecar.sources.losses import RECENT_NS, Loss, Losses
+from sidecar.storage import (
+    ControlState,
+    ControlStore,
+    TelemetryStore,
+)
+
+log = logging.getLogger("sidecar.service")
+
+HOLD_NS = 15 * 60 * 10**9
+
+
+class Service(Gate):
+    """The core with its stores and its listeners.
+
+    Args:
+        clock_ns: Wall clock, Unix nanoseconds.
+        owner_of: Agent role → who owns it, "" where the configuration does not say.
+        mint: Makes grants.
+        hold_ns: How long a held act waits for a person before it is denied.
+        fail_open: Tools whose acts agents may run when nobody answers, though they are irreversible.
+        losses: Telemetry that was refused or lost at the doors.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        control: ControlStore,
+        telemetry: TelemetryStore,
+        meter: Meter,
+        *,
+        clock_ns: Callable[[], int],
+        owner_of: Callable[[str], str] = lambda role: "",
+        mint: Mint = lambda decision, arguments: None,
+        hold_ns: int = HOLD_NS,
+        fail_open: frozenset[str] = frozenset(),
+        losses: Losses | None = None,
+    ) -> None:
+        super().__init__(pipeline, control, telemetry, meter, clock_ns)
+        self._owner_of, self._mint, self._hold_ns, self.fail_open = owner_of, mint, hold_ns, fail_open
+        self.losses = losses
+        self.arrivals = Arrivals()
+        self.degraded: dict[str, None] = {}
+        self.cold: dict[str, str] = {}
+        self.asked_row = 0
+        self.fed = (0, 0)
+        self.approvals, self._decided, self._releases, self._works = {}, {}, {}, {}
+        self._orders = asyncio.Lock()
+
+    def feed(self, span: Span, speaker: Speaker, arrived_ns: int, position: tuple[int, int]) -> None:
+        """Gives one durable span to the core."""
+        outcome = self.pipeline.feed(Record(span, speaker, arrived_ns, position), arrived_ns)
+        self.fed = (position[0], position[1] + 1)
+        self.settle(outcome)
+        self.arrivals.arrived(speaker.realm, span.trace_id, span.span_id)
+
+    def tick(self) -> None:
+        """Time has passed; called about once a second."""
+        now_ns = self._clock_ns()
+        self.settle(self.pipeline.tick(now_ns))
+        for approval in [a for a in self.approvals.values() if a.state == "open" and now_ns >= a.deadline_ns]:
+            self._close_approval(approval, "expired", "sidecar", "nobody decided in time")
+        if self.losses is not None:
+            for loss in self.losses.untold():
+                self._tell_of(loss, now_ns)
+
+    def _tell_of(self, loss: Loss, now_ns: int) -> None:
+        """Telemetry of an identity is missing: one alert that grows, and a mark on its sessions that are under way."""
+        realm, amount = loss.speaker.realm, loss.amount
+        agent = Agent(realm, name=loss.speaker.agent or "")
+        about, score = f"{loss.told_ns}", amount / (amount + 1)
+        key = SessionKey(realm, "")
+        self.settle(
+            self.pipeline.announce("telemetry_dropped", key, agent, loss.text, now_ns, about=about, score=score)
+        )
+        self._note_unscored(self.pipeline.sessions.latest(realm, now_ns - RECENT_NS), "dropped")
+
+    def recall(self, state: ControlState) -> None:
+        """Takes back what control.db holds: who is paused stays paused, before anybody is answered."""
+        for key, epoch in state.epochs.items():
+            self.pipeline.runs.restore(key, Run(epoch=epoch))
+        for saved in state.runs:
+            run = Run(
+                desired=saved.desired,
+                epoch=saved.epoch,
+                observed=saved.observed if saved.observed != "running" else "requested",
+                causes={cause.pause_id: cause for cause in saved.causes},
+                pause_id=saved.pause_id,
+                in_flight=saved.in_flight,
+                requested_ns=saved.at_ns,
+            )
+            self.pipeline.runs.restore(saved.session, run)
+        for scope in state.scopes:
+            if scope.desired == "paused" and scope.causes:
+                name = "fleet" if scope.kind == "fleet" else f"role:{scope.name}"
+                for cause in scope.causes:
+                    self.pipeline.restore_scope(name, cause)
+        for alert in state.alerts:
+            self.pipeline.alerts.restore(alert)
+        self.approvals = {approval.decision_id: approval for approval in state.approvals}
+        self.pipeline.known_pauses = frozenset(cause.pause_id for saved in state.runs for cause in saved.causes)
+        for name in state.unreadable:
+            log.warning("control.db: a row could not be read", extra={"row": name})
+
+
+__all__ = ["Gate", "Meter", "Mint", "Question", "Receipt", "Service", "Verdict", "Watcher"]

@@ -1,0 +1,117 @@
+"""Sessions as agents' processes tell of them: opening, following a pause, losing spans, coming back later than us."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sidecar.core.commands import Acknowledge, Cause, Observed
+from sidecar.core.digests import event_id
+from sidecar.core.events import Agent, SessionKey
+from sidecar.core.pipeline import Outcome
+from sidecar.core.runstate import RUNNING, Run
+from sidecar.core.span import Speaker
+from sidecar.service.recording import Recording
+from sidecar.sources.losses import Losses
+
+
+class Sessions(Recording):
+    """Whom we know, and what their processes say of themselves."""
+
+    losses: Losses | None
+    _works: dict[str, SessionKey]
+    """Work → the latest session that did it."""
+
+    def run_of(self, key: SessionKey) -> Run:
+        """A session's run state, by whatever id it is or was known."""
+        return self.pipeline.runs.get(self.pipeline.sessions.resolve(key))
+
+    def find(self, session_id: str, realm: str = "") -> list[SessionKey]:
+        """Sessions of that id, which several realms may have; those that are only known as held, too."""
+        if realm:
+            realms = {realm: None}
+        else:
+            realms = dict.fromkeys(self.pipeline.sessions.realms())
+            realms |= dict.fromkeys(key.realm for key, _ in self.pipeline.runs)
+        found: dict[SessionKey, None] = {}
+        for name in realms:
+            key = self.pipeline.sessions.resolve(SessionKey(name, session_id))
+            if self.knows(key):
+                found[key] = None
+        return list(found)
+
+    def knows(self, key: SessionKey) -> bool:
+        """Whether there is such a session, or was one that is held or ended."""
+        return self.pipeline.sessions.get(key) is not None or self.pipeline.runs.get(key) is not RUNNING
+
+    def open_session(
+        self, speaker: Speaker, session_id: str, agent: Agent, *, parent: str = "", task: str = ""
+    ) -> SessionKey:
+        """A gated session announces itself."""
+        key = SessionKey(speaker.realm, session_id)
+        parent_key = SessionKey(speaker.realm, parent) if parent else None
+        now_ns = self._clock_ns()
+        self.settle(self.pipeline.open_session(key, agent, now_ns, parent=parent_key, task=task))
+        key = self.pipeline.sessions.resolve(key)
+        if task:
+            self._inherit_work(key, f"{speaker.realm}\0{agent.role}\0{task}", now_ns)
+        return key
+
+    def _inherit_work(self, key: SessionKey, work: str, now_ns: int) -> None:
+        """A pause sticks to the work: a new session with a paused one's task starts held, as its successor."""
+        before = self._works.get(work)
+        self._works[work] = key
+        if len(self._works) > 50_000:
+            del self._works[next(iter(self._works))]
+        if before is None or before == key or self.pipeline.runs.get(before).desired != "paused":
+            return
+        cause = Cause(
+            pause_id=event_id(key.realm, "successor", key.id, before.id),
+            by="successor",
+            actor=before.id,
+            reason="the same work as a session that is paused",
+            at_ns=now_ns,
+        )
+        if self.pipeline.runs.get(key).desired == "running":
+            self.settle(self.pipeline.pause(key, cause, now_ns))
+
+    def acknowledge(self, key: SessionKey, epoch: int, observed: Observed, in_flight: Sequence[str]) -> None:
+        """An agent's process says how far it has followed."""
+        now_ns = self._clock_ns()
+        key = self.pipeline.sessions.resolve(key)
+        command = Acknowledge(key, epoch, observed, now_ns, tuple(in_flight[:64]))
+        requested_ns = self.pipeline.runs.get(key).requested_ns
+        before = self.pipeline.runs.get(key).observed
+        transition = self.pipeline.runs.acknowledge(command)
+        if transition is None:
+            return
+        if before in ("requested", "unconfirmed", "unenforced") and requested_ns:
+            self._meter.confirmed((now_ns - requested_ns) / 1e9)
+        self.settle(Outcome(transitions=[transition]))
+
+    def believe(self, key: SessionKey, epoch: int) -> None:
+        """An agent's process knows a later state of its session than we do: it is held until a person has looked."""
+        now_ns = self._clock_ns()
+        key = self.pipeline.sessions.resolve(key)
+        if self.pipeline.runs.get(key).desired == "terminated":
+            return
+        cause = Cause(
+            pause_id=event_id(key.realm, "lost", key.id, str(epoch)),
+            by="policy",
+            actor="sidecar",
+            reason="the agent knows a later state of this session than the sidecar does",
+            at_ns=now_ns,
+        )
+        self.pipeline.runs.outrun(key, epoch)
+        self.settle(self.pipeline.pause(key, cause, now_ns))
+
+    def spans_dropped(self, speaker: Speaker, keys: Iterable[SessionKey], spans: int) -> None:
+        """The process that runs these sessions has lost spans of them."""
+        self._note_unscored(keys, "dropped")
+        if self.losses is not None:
+            self.losses.note(speaker, "dropped_by_agent", requests=0, spans=spans)
+
+    def _note_unscored(self, keys: Iterable[SessionKey], reason: str) -> None:
+        for key in keys:
+            if (session := self.pipeline.sessions.get(key)) is not None:
+                self.pipeline.sessions.touched(session)
+                session.note_unscored((reason,))
