@@ -35,8 +35,6 @@ from sidecar.core.organisation import Organisation
 from sidecar.core.snapshot import Snapshots
 from sidecar.core.text.scan import PatternSet
 from sidecar.observe.health import TICK_S, Health
-from sidecar.observe.http import Door as HttpDoor
-from sidecar.observe.http import app as http_app
 from sidecar.observe.logs import configure
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.scrape import Scrape
@@ -48,7 +46,6 @@ from sidecar.sources.intake import Intake
 from sidecar.sources.losses import Losses
 from sidecar.sources.otlp import read_tls
 from sidecar.sources.otlp_grpc import OtlpGrpc
-from sidecar.sources.otlp_http import OtlpHttp
 from sidecar.sources.turns import Turn
 from sidecar.storage import ControlBatch, ControlStore, Entry, Instant, TelemetryStore
 from sidecar.storage.sealed import load_key
@@ -197,6 +194,8 @@ class App:
         if settings.grpc is not None:
             doors.append(OtlpGrpc(settings, intake, credentials, self.losses, pem=pem))
         if settings.http is not None:
+            from sidecar.sources.otlp_http import OtlpHttp  # what the gate needs not is loaded once it answers
+
             doors.append(OtlpHttp(settings, intake, credentials, self.losses, pem=pem))
         return doors
 
@@ -207,6 +206,9 @@ class App:
             inbox=lambda: (feeder.backlog, _age_s(feeder.waiting_since_ns)),
         )  # fmt: skip
         if settings.http is not None:
+            from sidecar.observe.http import Door as HttpDoor
+            from sidecar.observe.http import app as http_app
+
             door = HttpDoor(http_app(self.scrape, self.health), settings.http)
             door.start()
             self._stoppers.append(door.close)
@@ -317,6 +319,7 @@ class _Forests:
 def _collect() -> None:
     """Looks for cycles everywhere, and leaves what is alive out of every collection until the next time."""
     gc.set_threshold(*YOUNG)
+    gc.enable()
     gc.unfreeze()
     gc.collect()
     gc.freeze()

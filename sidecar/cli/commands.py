@@ -44,7 +44,9 @@ Without = Annotated[list[str] | None, typer.Option(help="Leave out: cues, reason
 def run_command(config: ConfigOption = None) -> int:
     """Run the sidecar: OTLP in, the gate, detectors, control API, metrics. Nothing else is needed beside it."""
     import asyncio
+    import gc
 
+    gc.disable()  # nothing of what is loaded now will ever go; `App` enables it again
     from sidecar.app import run as serve
     from sidecar.config import read
 
