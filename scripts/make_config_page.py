@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from sidecar import settings
 from sidecar.config import Config
 from sidecar.control.auth import Token
+from sidecar.settings import descriptions
 
 PLACE = Path(__file__).parents[1] / "docs/configuration.md"
 
@@ -63,13 +64,13 @@ def build() -> str:
     for path, model, values in sections("", Config, None):
         parts.append(f"\n## {f'`{path}`' if path else 'The file'}\n\n{about(model)}\n")
         parts.append("\n| key | takes | default | says |\n| --- | --- | --- | --- |\n")
-        parts.extend(row(key, field, values) for key, field in model.model_fields.items())
+        parts.extend(rows(model, values))
     parts.append(
         "\n## The file of credentials\n\n`control.credentials.file` names a file of mode 0600 with a list `tokens:`. "
         "It is read again when it changes. How to make a token: [operating.md](operating.md#credentials).\n"
         "\n| key | takes | default | says |\n| --- | --- | --- | --- |\n"
     )
-    parts.extend(row(key, field) for key, field in Token.model_fields.items())
+    parts.extend(rows(Token))
     return "".join(parts)
 
 
@@ -100,9 +101,15 @@ def models_in(annotation: Any, mark: str = "") -> Iterator[tuple[type[BaseModel]
             yield from models_in(one, mark)
 
 
-def row(key: str, field: FieldInfo, values: BaseModel | None = None) -> str:
-    """A line of a table; defaults are those of `values`, where given."""
-    says = " ".join((field.description or "").replace("``", "`").split()).replace("|", "\\|")
+def rows(model: type[BaseModel], values: BaseModel | None = None) -> Iterator[str]:
+    """A table's lines; defaults are those of `values`, where given."""
+    says = descriptions(model)
+    return (row(key, field, says.get(key, ""), values) for key, field in model.model_fields.items())
+
+
+def row(key: str, field: FieldInfo, says: str, values: BaseModel | None) -> str:
+    """A line of a table."""
+    says = says.replace("``", "`").replace("|", "\\|")
     return f"| `{key}` | {takes(field)} | {default(key, field, values)} | {says} |\n"
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from sidecar.cli.terminal import NO, OK, Terminal
 from sidecar.errors import ConfigError
+from sidecar.settings import descriptions
 
 
 def detectors(terminal: Terminal, name: str | None, config: Path | None) -> int:
@@ -132,13 +133,14 @@ def show_config(terminal: Terminal, config: Path | None) -> int:
 
 
 def _describe(model: Any, document: dict[str, Any], given: Any, depth: int, lines: list[str]) -> None:
-    pad = "  " * depth
+    pad, says = "  " * depth, descriptions(model)
     for name, field in model.model_fields.items():
         value = document[name]
         said = given.get(name) if isinstance(given, dict) else None
         inner = _settings_in(field.annotation)
-        about = " ".join((field.description or "").split())
-        lines.extend(textwrap.wrap(about, 110 - len(pad), initial_indent=f"{pad}# ", subsequent_indent=f"{pad}# "))
+        lines.extend(
+            textwrap.wrap(says.get(name, ""), 110 - len(pad), initial_indent=f"{pad}# ", subsequent_indent=f"{pad}# ")
+        )
         if inner is not None and isinstance(value, dict):
             lines.append(f"{pad}{name}:")
             _describe(inner, value, said, depth + 1, lines)

@@ -28,7 +28,7 @@ _CEILING: dict[str, Action] = {"shadow": "record", "alert": "alert", "hold": "ho
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Verdict(_Strict):

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from sidecar.core.span import LOCAL, Speaker
 from sidecar.errors import ConfigError, ControlError
+from sidecar.settings import descriptions
 from sidecar.sources.otlp import OtlpSettings, TlsSettings, identify, is_loopback, read_tls, split_address
 from tests.shells.otlp.certificates import DAY, Authority
 from tests.shells.otlp.conftest import OpenDoor
@@ -61,7 +62,7 @@ def test_settings_that_make_no_sense_are_refused(told: dict[str, Any]) -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     for model in (OtlpSettings, TlsSettings):
-        assert all(field.description for field in model.model_fields.values())
+        assert list(descriptions(model)) == list(model.model_fields)
 
 
 def test_addresses_are_split_into_host_and_port() -> None:
