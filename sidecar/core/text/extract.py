@@ -56,6 +56,22 @@ def extract(field: str, text: str) -> Extract:
     return Extract(tuple(found[:LIMIT]), search.complete and len(found) <= LIMIT)
 
 
+def may_hold(text: str) -> bool:
+    """Whether something may stand within `text`, or within a part of it; of a part as a whole this says nothing."""
+    return bool(_worthwhile(normalise.shape(normalise.visible(text).text)))
+
+
+def may_be(field: str, text: str) -> bool:
+    """Whether `text` as a whole may be a destination, by its form or by the field that it is in."""
+    if len(text) > _WHOLE_MAX:
+        return False
+    return not text.isascii() or any(sign in text for sign in ".#@") or _name(field) in _NAMING_FIELDS
+
+
+def _name(field: str) -> str:
+    return field.rpartition(".")[2].casefold()
+
+
 def _moved(one: Destination, seen: normalise.Folded) -> Destination:
     start, end = seen.original(one.start), seen.original(one.end - 1) + 1
     return Destination(one.kind, one.address, one.domain, one.field, start, end)
@@ -70,7 +86,7 @@ class _Search:
 
     def __init__(self, field: str, text: str) -> None:
         self.field, self.text = field, text
-        self.name = field.rpartition(".")[2].casefold()
+        self.name = _name(field)
         self.data = bytearray(normalise.shape(text))
         self.found: dict[tuple[str, str], Destination] = {}
         self.tries = _TRIES
@@ -78,11 +94,8 @@ class _Search:
 
     def run(self) -> None:
         try:
-            data = bytes(self.data)
-            numbered = len(data.translate(None, b"0123456789")) < len(data)
-            for signs, found, take in _PASSES:
-                if numbered if signs == _NUMBERED else any(sign in data for sign in signs):
-                    self._pass(found, take)
+            for one in _worthwhile(bytes(self.data)):
+                self._pass(one.found, one.take)
             if len(self.text) <= _WHOLE_MAX:
                 self._whole()
         except _FullError:
@@ -114,10 +127,10 @@ class _Search:
     def _whole(self) -> None:
         """What the whole text is, by its form or by its field's name."""
         text = self.text.strip()
+        if not text or self.found or (self.name not in _PHONE_FIELDS and len(text.split(None, 1)) > 1):
+            return
         start = self.text.find(text)
         end = start + len(text)
-        if not text or self.found or (any(map(str.isspace, text)) and self.name not in _PHONE_FIELDS):
-            return
         if self.name in _PHONE_FIELDS and not text.strip("+0123456789 ()./-\t"):
             digits = "".join(filter(str.isdigit, text))
             if 6 <= len(digits) <= 15:
@@ -126,9 +139,10 @@ class _Search:
             self.add("channel", "#" + text.removeprefix("#").casefold(), start, end)
         elif len(text) > 1 and text[0] == "@" and _is_name(text[1:]):
             self.add("handle", text.casefold(), start, end)
-        elif host := hosts.canonical(text):
+        elif ((named := self.name in _HOST_FIELDS) or not text.isascii() or "." in text) and (
+            host := hosts.canonical(text)
+        ):
             label = host.rpartition(".")[2]
-            named = self.name in _HOST_FIELDS
             if (named and "/" not in text) or ("." in host and label not in _FILES and hosts.is_top_level(label)):
                 self.add("host", host, start, end, registrable(host))
 
@@ -364,6 +378,7 @@ _PHONE_FIELDS: Final = frozenset(
 )
 _CHANNEL_FIELDS: Final = frozenset(("channel", "channel_id", "channel_name", "chat", "chat_id", "room", "room_id"))
 _HOST_FIELDS: Final = frozenset(("host", "hostname", "server", "domain", "endpoint", "address", "remote", "ip"))
+_NAMING_FIELDS: Final = _PHONE_FIELDS | _CHANNEL_FIELDS | _HOST_FIELDS
 # Top-level domains that are more often the end of a file's name.
 _FILES: Final = frozenset(("py", "sh", "md", "rs", "pl", "ps", "zip", "mov", "so", "cc", "mm", "tf", "app", "bz"))
 # Those under which a name with nothing around it is a host, and not a word of a program or of a sentence.
@@ -383,16 +398,90 @@ _WRITTEN_OUT: Final = (
     ("(dot)", "."), ("[dot]", "."), ("{dot}", "."), ("[.]", "."), ("(.)", "."), (" dot ", "."),
 )  # fmt: skip
 
-_NUMBERED: Final = (b"0",)  # any digit
+# --- whether a pass can find anything: what each of its matches, or of the places it takes, must have
 
-# What must be there for a pass to be worth it, where to look, and what to do there. What one took, the next do not see.
-_PASSES: Final[tuple[tuple[tuple[bytes, ...], Matcher, Take], ...]] = (
-    ((b"ailto:", b"AILTO:"), regex.latin1(rf"(?i)mailto:{_REST}+"), _take_mailto),
-    ((b":/", b":\\"), regex.latin1(rf"[A-Za-z][A-Za-z0-9+.-]*:(?:\\?/|\\){{2}}{_REST}+"), _take_url),
-    ((b"<@", b"<#"), regex.latin1(r"<[@#][A-Za-z0-9]+(?:\|[^<>\x00-\x1f]*)?>"), _take_mention),
-    ((b"@",), _MAIL, _take_mail),
-    (
-        (b")", b"]", b"}", b" dot ", b" DOT "),
+_PLAIN: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ \t\r\n,;!?'\"_\xe0\x80"
+_DIGITS: Final = b"0123456789"
+_SPOKEN: Final = 256  # a sign of its own: a dot that is written as a word
+_WRITTEN: Final = regex.latin1(r"(?i)[(\[{](?:at|dot|@|\.)[)\]}]| dot ")
+
+
+def _has_mailto(data: bytes) -> bool:
+    return b"ailto:" in data or b"AILTO:" in data
+
+
+def _has_scheme(data: bytes) -> bool:
+    return b":/" in data or b":\\" in data
+
+
+def _has_mention(data: bytes) -> bool:
+    return b"<@" in data or b"<#" in data
+
+
+def _has_at(data: bytes) -> bool:
+    return b"@" in data
+
+
+def _has_written_out(data: bytes) -> bool:
+    return _WRITTEN.search(data) is not None
+
+
+def _has_name(data: bytes) -> bool:
+    """A dot that ends no sentence, or the slashes in front of a name."""
+    at = data.find(b".")
+    while at >= 0:
+        if data[at + 1 : at + 2] not in (b" ", b"\n", b""):
+            return True
+        at = data.find(b".", at + 1)
+    return b"//" in data
+
+
+def _has_colons(data: bytes) -> bool:
+    """Two colons, of which one at least stands neither before a blank nor before a quote as in JSON."""
+    colons = data.count(b":")
+    return colons > 1 and colons > data.count(b": ") + data.count(b':"')
+
+
+def _has_some_digits(data: bytes) -> bool:
+    return len(data) - len(data.translate(None, _DIGITS)) >= 2
+
+
+def _has_many_digits(data: bytes) -> bool:
+    return len(data) - len(data.translate(None, _DIGITS)) >= 8
+
+
+class _Pass(Struct, frozen=True):
+    """What to look for in one go over a text; what one took, the next do not see.
+
+    Attributes:
+        signs: Of these one must be there.
+        is_worth: What else must be there.
+        found: Where to look.
+        take: What to do there.
+    """
+
+    signs: frozenset[int]
+    is_worth: Callable[[bytes], bool]
+    found: Matcher
+    take: Take
+
+
+def _worthwhile(data: bytes) -> list[_Pass]:
+    """The passes that may find something; a text that is a part of another has none that the whole has not."""
+    signs = set(data.translate(None, _PLAIN))
+    if b" dot " in data.lower():
+        signs.add(_SPOKEN)
+    return [one for one in _PASSES if not one.signs.isdisjoint(signs) and one.is_worth(data)] if signs else []
+
+
+_PASSES: Final = (
+    _Pass(frozenset(b":"), _has_mailto, regex.latin1(rf"(?i)mailto:{_REST}+"), _take_mailto),
+    _Pass(frozenset(b":"), _has_scheme, regex.latin1(rf"[A-Za-z][A-Za-z0-9+.-]*:(?:\\?/|\\){{2}}{_REST}+"), _take_url),
+    _Pass(frozenset(b"<"), _has_mention, regex.latin1(r"<[@#][A-Za-z0-9]+(?:\|[^<>\x00-\x1f]*)?>"), _take_mention),
+    _Pass(frozenset(b"@"), _has_at, _MAIL, _take_mail),
+    _Pass(
+        frozenset((*b")]}", _SPOKEN)),
+        _has_written_out,
         regex.latin1(
             rf"(?i)[A-Za-z0-9._+\xe0-]+{_AT_SIGN}{_LABEL}(?:(?:{_DOT_SIGN}| dot |\.){_LABEL})+"
             rf"|[A-Za-z0-9._+\xe0-]+ at {_LABEL}(?:(?:{_DOT_SIGN}| dot ){_LABEL})+"
@@ -400,8 +489,9 @@ _PASSES: Final[tuple[tuple[tuple[bytes, ...], Matcher, Take], ...]] = (
         ),
         _take_obfuscated,
     ),
-    (
-        (b".",),
+    _Pass(
+        frozenset(b"."),
+        _has_name,
         regex.latin1(
             rf"(?i)(?://|www\.){_LABEL}(?:\.{_LABEL})*(?::[0-9]+)?(?:[/?#]{_REST}*)?"
             rf"|{_LABEL}(?:\.{_LABEL})+(?::[0-9]+|(?::[0-9]+)?[/?#]{_REST}*)"
@@ -410,14 +500,16 @@ _PASSES: Final[tuple[tuple[tuple[bytes, ...], Matcher, Take], ...]] = (
         ),
         _take_host,
     ),
-    ((b":",), regex.latin1(r"[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){2,7}"), _take_ipv6),
-    (
-        _NUMBERED,
+    _Pass(frozenset(b":"), _has_colons, regex.latin1(r"[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){2,7}"), _take_ipv6),
+    _Pass(
+        frozenset(_DIGITS),
+        _has_some_digits,
         regex.latin1(rf"(?i)(?:^|[^A-Za-z0-9])(?:{'|'.join(IBAN_LENGTHS)})[0-9]{{2}}[ .-]?[A-Za-z0-9]{{4}}"),
         _take_iban,
     ),
-    (
-        _NUMBERED,
+    _Pass(
+        frozenset(_DIGITS),
+        _has_many_digits,
         regex.latin1(
             r"(?:\+|[Tt][Ee][Ll]:\+?|00)[1-9(][0-9 ()./-]{6,24}"
             r"|(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[ .-])[2-9][0-9]{2}[ .-][0-9]{4}"

@@ -33,8 +33,11 @@ def canonical(host: str) -> str:
     Takes what browsers take: IPv4 in decimal, octal or hexadecimal parts and in fewer than four (WHATWG URL 4.5).
     """
     host = host.strip().strip("[]").rstrip(".")
-    if not host or len(host) > 4 * _HOST_MAX:
-        return ""
+    return _canonical(host) if host and len(host) <= 4 * _HOST_MAX else ""
+
+
+@lru_cache(maxsize=4096)
+def _canonical(host: str) -> str:
     if ":" in host:
         try:
             return _plain_address(ipaddress.ip_address(host.partition("%")[0]))

@@ -58,7 +58,10 @@ _GENERIC_MARKS: Final = (
 )  # fmt: skip
 _CONTROLS: Final = bytes(code for code in (*range(32), 127) if code not in b"\t\n\v\f\r")
 _LOWER: Final = bytes(range(256)).lower()
+_ASCII: Final = bytes(range(128))
 _NOT_ALNUM: Final = bytes(code for code in range(128) if not chr(code).isalnum())
+_FEW: Final = 16  # kinds of characters beyond ASCII that are looked at one by one: arrays have their price
+_FEW_BYTES: Final = 1024
 
 
 class Folded(Struct, frozen=True):
@@ -92,21 +95,21 @@ def fold(text: str) -> Folded:
     """The view of `text` that patterns are matched on."""
     if text.isascii():
         return _fold_ascii(text, _LOWER)
-    return _fold(text, _FOLDED, _LOOK)
+    return _mapped(text, _LOWER) or _fold(text, _FOLDED, _LOOK)
 
 
 def clean(text: str) -> Folded:
     """The same view with upper case kept, for what must be decoded next."""
     if text.isascii():
         return _fold_ascii(text, None)
-    return _fold(text, _CLEANED, _LOOK_CASED)
+    return _mapped(text, None) or _fold(text, _CLEANED, _LOOK_CASED)
 
 
 def visible(text: str) -> Folded:
     """The view that `clean` gives, with look-alikes left as they are: in addresses they make a difference."""
     if text.isascii():
         return _fold_ascii(text, None)
-    return _fold(text, _CLEANED, None)
+    return _mapped(text, None) or _fold(text, _CLEANED, None)
 
 
 @lru_cache(maxsize=4096)
@@ -143,6 +146,10 @@ def shape(text: str) -> bytes:
     """One byte a character: ASCII as it is, other letters, digits and marks as 0xE0, the rest as 0x80."""
     if text.isascii():
         return text.encode()
+    if (chars := _few_beyond(text)) is not None:
+        for char in chars:
+            text = text.replace(char, "\xe0" if _LATIN <= _kind_of(char) <= _MARK else "\x80")
+        return text.encode("latin-1")
     points = _points(text)
     kind = _KIND.take(points, mode="clip")
     other = np.where((kind >= _LATIN) & (kind <= _MARK), 0xE0, 0x80)
@@ -176,10 +183,51 @@ def _fold_ascii(text: str, case: bytes | None) -> Folded:
     raw = text.encode()
     kept = raw.translate(case, _CONTROLS)
     if len(kept) == len(raw):
-        return Folded(text=kept.decode(), size=len(text))
+        return Folded(kept.decode() if case else text, len(text))
     codes = np.frombuffer(raw, np.uint8)
     source = np.flatnonzero(~np.isin(codes, np.frombuffer(_CONTROLS, np.uint8))).astype(np.int32)
     return Folded(text=kept.decode(), size=len(text), invisible=len(raw) - len(kept), source=source)
+
+
+def _few_beyond(text: str) -> dict[str, None] | None:
+    """The characters beyond ASCII, each once; None where they are many, or half a surrogate pair."""
+    try:
+        beyond = text.encode().translate(None, _ASCII)
+    except UnicodeEncodeError:
+        return None
+    chars = dict.fromkeys(beyond.decode()) if len(beyond) <= _FEW_BYTES else {}
+    return chars if 0 < len(chars) <= _FEW else None
+
+
+def _mapped(text: str, case: bytes | None) -> Folded | None:
+    """The view of a text whose few characters beyond ASCII stand for one other each, whatever is around them."""
+    if (chars := _few_beyond(text)) is None:
+        return None
+    raw = text.encode()
+    kept = raw.translate(case, _CONTROLS)
+    if len(kept) < len(raw):
+        return None
+    mapped = kept.decode()
+    for char in chars:
+        if not (to := _stands_for(char, cased=case is None)):
+            return None
+        if to != char:
+            mapped = mapped.replace(char, to)
+    return Folded(mapped, len(text))
+
+
+@lru_cache(maxsize=4096)
+def _stands_for(char: str, *, cased: bool) -> str:
+    """The settled character that `char` folds to, "" where that is none, or depends on what is around it."""
+    table = _CLEANED if cased else _FOLDED
+    to = int(table[min(ord(char), _BEYOND)])
+    settled = to >= 0 and int(table[min(to, _BEYOND)]) == to
+    return chr(to) if settled and _kind_of(char) in (_OTHER, _LATIN, _LETTER, _DIGIT) else ""
+
+
+@lru_cache(maxsize=4096)
+def _kind_of(char: str) -> int:
+    return int(_KIND[min(ord(char), _BEYOND)])
 
 
 def _fold(text: str, table: Points, look: npt.NDArray[np.uint8] | None) -> Folded:
@@ -347,6 +395,10 @@ def hidden(text: str) -> tuple[str, ...]:
     """
     if text.isascii():
         return ()
+    if (chars := _few_beyond(text)) and not any(_kind_of(char) in (_HIDDEN, _BLANK) for char in chars):
+        raw = text.encode()
+        if len(raw.translate(None, _CONTROLS)) == len(raw):
+            return ()
     points = _points(text)
     kind = _KIND.take(points, mode="clip")
     if not ((kind == _HIDDEN) | (kind == _BLANK)).any():
