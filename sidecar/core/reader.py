@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from sidecar.core.digests import remember
 from sidecar.core.organisation import Organisation
 from sidecar.core.reading import NOTHING_READ, Destination, Effect, Piece, Reading
 from sidecar.core.sessions import MAX_MENTIONS, MAX_OWN_DOMAINS, Session
+from sidecar.core.text.decode import may_hold as may_hold_codes
 from sidecar.core.text.decode import views
-from sidecar.core.text.extract import destinations
-from sidecar.core.text.normalise import fold, hidden
-from sidecar.core.text.scan import PatternSet
+from sidecar.core.text.extract import extract, may_be
+from sidecar.core.text.extract import may_hold as may_hold_places
+from sidecar.core.text.normalise import bare, fold, hidden, is_plain
+from sidecar.core.text.scan import PatternSet, is_anchored
 
 RANKS = {"system": 4, "user": 3, "assistant": 1, "agent": 1, "tool": 1}
 """Whose words count, highest first (design §5): what a session's destinations were named by."""
@@ -28,6 +31,18 @@ MAX_KEY = 40
 """A longer key is no name but content."""
 MAX_VIEWED = 20_000
 """Characters of a text that decoders look at; of a longer one its head and its tail, and the act is `uninspectable`."""
+
+
+MAX_GLANCED = 4000
+"""A longer text is looked at by itself."""
+
+
+class _Glance(Struct, frozen=True):
+    """What there may be in some texts: matches of patterns, destinations, something to decode."""
+
+    matches: bool = True
+    places: bool = True
+    codes: bool = True
 
 
 class Catalogue(Protocol):
@@ -50,6 +65,7 @@ class Reader:
     ) -> None:
         self.catalogue, self.patterns, self.organisation = catalogue, patterns, organisation
         self._views = decode_views
+        self._is_local = not any(is_anchored(pattern.regex) for pattern in patterns.patterns)
 
     def arguments(self, session: Session, tool: str, description: str, arguments: Any) -> Reading:
         """Reading of an act that is about to run."""
@@ -58,38 +74,50 @@ class Reader:
             return Reading(effect=effect)
         found: dict[tuple[str, str], Destination] = {}
         pieces: list[Piece] = []
-        complete, room = True, self._views
-        leaves = _leaves(arguments)
-        for count, (field, text) in enumerate(leaves):
-            if count >= MAX_LEAVES:
-                complete = False
-                break
-            if text is None:
-                complete = False
-                continue
-            pieces.append(self._piece(field, text))
-            for where in destinations(field, text):
-                found.setdefault((where.kind, where.address), self._placed(session, where))
-            looked = text if len(text) <= MAX_VIEWED else text[: MAX_VIEWED // 2] + text[-MAX_VIEWED // 2 :]
-            complete &= looked is text
-            decoded = views(looked, budget=max(room, 0))
-            complete &= decoded.complete
-            room -= len(decoded.views)
-            pieces.extend(
-                self._piece(field, view.text, told=looked[view.start : view.end], how=view.how)
-                for view in decoded.views
-            )
-            pieces.extend(self._piece(field, within, "", ("hidden",)) for within in hidden(text))
+        leaves, complete = _leaves(arguments)
+        glance, room = self._glance(leaves), self._views
+        for field, text in leaves:
+            is_short = _is_short(text)
+            if is_short and not glance.matches:
+                pieces.append(Piece(field, text, text.lower()))
+            else:
+                pieces.extend(self._pieces(field, text))
+            if not is_short or glance.places or may_be(field, text):
+                named = extract(field, text)
+                complete &= named.complete
+                for where in named.destinations:
+                    found.setdefault((where.kind, where.address), self._placed(session, where))
+            if not is_short or glance.codes:
+                looked = text if len(text) <= MAX_VIEWED else text[: MAX_VIEWED // 2] + text[-MAX_VIEWED // 2 :]
+                complete &= looked is text
+                decoded = views(looked, budget=max(room, 0))
+                complete &= decoded.complete
+                room -= len(decoded.views)
+                for view in decoded.views:
+                    told = looked[view.start : view.end]
+                    pieces.extend(self._pieces(field, view.text, told=told, how=view.how))
+                for within in hidden(text):
+                    pieces.extend(self._pieces(field, within, "", ("hidden",)))
         return Reading(effect, tuple(pieces), _all_hits(pieces), tuple(found.values()), complete)
+
+    def _glance(self, leaves: list[tuple[str, str]]) -> _Glance:
+        """What there is in the short plain texts of an act, looked at together: most acts have nothing."""
+        whole = "\n".join([text for _, text in leaves if _is_short(text)])
+        if not is_plain(whole):
+            return _Glance()
+        matches = not self._is_local or bool(self.patterns.match(whole.lower()))
+        return _Glance(matches, may_hold_places(whole), may_hold_codes(whole))
 
     def text(self, session: Session, field: str, text: str, role: str) -> Reading:
         """Reading of a text somebody said; remembers which destinations it names, and how far the speaker counts."""
         if not text:
             return NOTHING_READ
-        piece = self._piece(field, text)
-        pieces = [piece, *(self._piece(field, within, "", ("hidden",)) for within in hidden(text))]
+        pieces = self._pieces(field, text)
+        for within in hidden(text):
+            pieces.extend(self._pieces(field, within, "", ("hidden",)))
         rank = RANKS.get(role, 1)
-        named = destinations(field, text)
+        extracted = extract(field, text)
+        named = extracted.destinations
         if rank == RANKS["user"] and (len(text) > MAX_SAID or len(named) > MAX_ADDRESSED):
             rank = DATA
         for where in named:
@@ -99,12 +127,22 @@ class Reader:
             own = rank == RANKS["system"] and where.kind == "mail" and where.domain
             if own and not self.organisation.is_personal(where.domain):
                 remember(session.own_domains, where.domain, None, MAX_OWN_DOMAINS)
-        placed = tuple(self._placed(session, where) for where in named)
-        return Reading(pieces=tuple(pieces), hits=_all_hits(pieces), destinations=placed)
+        placed = tuple([self._placed(session, where) for where in named])
+        return Reading(
+            pieces=tuple(pieces), hits=_all_hits(pieces), destinations=placed, complete=extracted.complete
+        )
 
-    def _piece(self, field: str, text: str, told: str | None = None, how: tuple[str, ...] = (), at: int = 0) -> Piece:
+    def _pieces(self, field: str, text: str, told: str | None = None, how: tuple[str, ...] = ()) -> list[Piece]:
+        """A text as a piece; as two where patterns match it without its accents that do not match it with them."""
+        told = text if told is None else told
         folded = fold(text).text
-        return Piece(field, text if told is None else told, folded, self.patterns.match(folded), how, at)
+        hits = self.patterns.match(folded)
+        pieces = [Piece(field, told, folded, hits, how)]
+        if not folded.isascii() and (unaccented := bare(folded)) != folded:
+            more = self.patterns.match(unaccented)
+            if not set(more) <= set(hits):
+                pieces.append(Piece(field, told, unaccented, more, (*how, "unaccented")))
+        return pieces
 
     def _placed(self, session: Session, where: Destination) -> Destination:
         mentions = session.mentions
@@ -118,28 +156,35 @@ def _all_hits(pieces: list[Piece]) -> tuple[str, ...]:
     return tuple(sorted({name for piece in pieces for name in piece.hits}))
 
 
-def _leaves(value: Any) -> Iterator[tuple[str, str | None]]:
-    """Texts of nested arguments with their dotted paths, in order; keys that hold text count as texts, too.
+def _leaves(value: Any) -> tuple[list[tuple[str, str]], bool]:
+    """Texts of nested arguments with their dotted paths, in order, and whether these are all.
 
-    None stands for what is nested deeper than `MAX_DEPTH`.
+    Keys that hold text count as texts, too. More than `MAX_LEAVES`, or what is nested deeper than `MAX_DEPTH`, is
+    left out.
     """
+    leaves: list[tuple[str, str]] = []
     stack: list[tuple[str, Any, int]] = [("arguments", value, 0)]
+    complete = True
     while stack:
         path, item, depth = stack.pop()
         if isinstance(item, str):
             if item:
-                yield path, item
+                leaves.append((path, item))
         elif isinstance(item, Mapping | list | tuple) and depth >= MAX_DEPTH:
-            if item:
-                yield path, None
+            complete &= not item
         elif isinstance(item, Mapping):
-            stack.extend((f"{path}.{str(key)[:MAX_KEY]}", item[key], depth + 1) for key in reversed(item))
-            for key in item:
-                if isinstance(key, str) and len(key) > MAX_KEY:
-                    yield f"{path}.(key)", key
+            stack.extend([(f"{path}.{str(key)[:MAX_KEY]}", item[key], depth + 1) for key in reversed(item)])
+            leaves.extend([(f"{path}.(key)", key) for key in item if isinstance(key, str) and len(key) > MAX_KEY])
         elif isinstance(item, list | tuple):
-            stack.extend((f"{path}.{index}", item[index], depth + 1) for index in reversed(range(len(item))))
+            stack.extend([(f"{path}.{index}", item[index], depth + 1) for index in reversed(range(len(item)))])
         elif isinstance(item, int | float) and not isinstance(item, bool):
-            yield path, str(item)
+            leaves.append((path, str(item)))
         elif isinstance(item, bytes):
-            yield path, item.decode("utf-8", "replace")
+            leaves.append((path, item.decode("utf-8", "replace")))
+        if len(leaves) > MAX_LEAVES:
+            return leaves[:MAX_LEAVES], False
+    return leaves, complete
+
+
+def _is_short(text: str) -> bool:
+    return len(text) <= MAX_GLANCED and text.isascii()

@@ -69,6 +69,11 @@ def views(text: str, *, budget: int = 32, depth: int = 3, size: int = 20_000) ->
     return Views(tuple(found), search.complete)
 
 
+def may_hold(text: str) -> bool:
+    """Whether there may be something to decode in `text` or in a part of it; `text` holds nothing invisible."""
+    return bool(decoders.candidates(text.encode("ascii", "replace"))) or escapes.may_hold(text)
+
+
 class _SpentError(Exception):
     """The budget ends here."""
 

@@ -401,16 +401,17 @@ _KINDS: Final = (
 DECODERS: Final = tuple(structs.replace(kind, found=regex.compiled_bytes(kind.regex)) for kind in _KINDS)
 
 # Looked for in groups, each of which makes a small automaton on any text; all in one would make a large one.
+# The last two want three signs that prose has few of.
 _GROUPS: Final = tuple(
-    (regex.compiled_set([_KINDS[number].regex for number in group]), group)
-    for group in ((0,), (1, 2, 3, 4, 5, 6), (7,), (8,))
+    (regex.compiled_set([_KINDS[number].regex for number in group]), group, signs)
+    for group, signs in (((0,), b""), ((1, 2, 3, 4, 5, 6), b""), ((7,), b"!#$%&()*;<>?@^`{|}~"), ((8,), b"013457@$"))
 )
-_PUNCTUATION: Final = b"!#$%&()*;<>?@^`{|}~"
 
 
 def candidates(data: bytes) -> list[int]:
     """Numbers of the decoders for which there is something in `data`."""
-    punctuated = len(data) - len(data.translate(None, _PUNCTUATION)) >= 3
-    return sorted(
-        group[hit] for found, group in _GROUPS if punctuated or group != (7,) for hit in found.Match(data) or ()
-    )
+    hits: list[int] = []
+    for found, group, signs in _GROUPS:
+        if not signs or len(data) - len(data.translate(None, signs)) >= 3:
+            hits.extend(group[hit] for hit in found.Match(data) or ())
+    return sorted(hits)

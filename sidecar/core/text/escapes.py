@@ -32,6 +32,11 @@ class Unescaped(Struct, frozen=True):
     end: int
 
 
+def may_hold(text: str) -> bool:
+    """Whether `text`, or a text that it is a part of, may hold escapes."""
+    return any(sign in text and found.search(text) is not None for _, sign, found, _ in _ESCAPES)
+
+
 def unescaped(text: str) -> Unescaped | None:
     """All escapes of `text` resolved in one reading, None where there are none."""
     start, end, how = len(text), 0, []

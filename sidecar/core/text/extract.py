@@ -35,6 +35,9 @@ class Extract(Struct, frozen=True):
     complete: bool = True
 
 
+_NOTHING: Final = Extract()
+
+
 def destinations(field: str, text: str) -> tuple[Destination, ...]:
     """Where content of `text` can go; as many as `LIMIT` may mean that there are more (`extract` tells)."""
     return extract(field, text).destinations
@@ -48,8 +51,12 @@ def extract(field: str, text: str) -> Extract:
         text: Anything.
     """
     seen = normalise.visible(text)
-    search = _Search(field, seen.text)
-    search.run()
+    data = normalise.shape(seen.text)
+    passes = _worthwhile(data)
+    if not passes and not may_be(field, seen.text):
+        return _NOTHING
+    search = _Search(field, seen.text, data)
+    search.run(passes)
     found = sorted(search.found.values(), key=lambda one: (one.start, one.end, one.kind, one.address))
     if seen.text != text:
         found = [_moved(one, seen) for one in found]
@@ -84,17 +91,17 @@ class _FullError(Exception):
 class _Search:
     """One text, and what was found in it so far; what is found is blanked, so that nothing is found twice."""
 
-    def __init__(self, field: str, text: str) -> None:
+    def __init__(self, field: str, text: str, data: bytes) -> None:
         self.field, self.text = field, text
         self.name = _name(field)
-        self.data = bytearray(normalise.shape(text))
+        self.data = bytearray(data)
         self.found: dict[tuple[str, str], Destination] = {}
         self.tries = _TRIES
         self.complete = True
 
-    def run(self) -> None:
+    def run(self, passes: list[_Pass]) -> None:
         try:
-            for one in _worthwhile(bytes(self.data)):
+            for one in passes:
                 self._pass(one.found, one.take)
             if len(self.text) <= _WHOLE_MAX:
                 self._whole()

@@ -156,6 +156,11 @@ def shape(text: str) -> bytes:
     return np.where(points < 128, points, other).astype(np.uint8).tobytes()
 
 
+def is_plain(text: str) -> bool:
+    """Whether `text` is ASCII and holds nothing invisible: every view of it is itself, but for case."""
+    return text.isascii() and len(text.encode().translate(None, _CONTROLS)) == len(text)
+
+
 def is_settled(char: str) -> bool:
     """Whether folding leaves this one character as it is, so that a pattern may ask for it."""
     return int(_FOLDED[min(ord(char), _BEYOND)]) == ord(char)

@@ -182,6 +182,11 @@ def _encoded(text: str) -> bytes:
         return normalise.well_formed(text).encode()
 
 
+def is_anchored(regex: str) -> bool:
+    """Whether a match may depend on where the text begins or ends, so that a text tells nothing of its parts."""
+    return "^" in regex.replace("[^", "") or "\\A" in regex or "\\z" in regex
+
+
 def check(patterns: Iterable[Pattern], *, folded: bool = True) -> None:
     """Refuses patterns that an engine cannot take, that the engines read differently, or that match every text.
 
