@@ -34,7 +34,7 @@ class HalfSpaceTrees:
     """p-value of an act's oddness against the agent's own past; a finding where it is at most `alpha`.
 
     Silent until `MATURE` acts of cleared sessions have been learned. Scores are turned into conformal p-values against
-    the scores that cleared acts had before they were learned. Memory: a forest (1.1 MB), `CALIBRATION` scores,
+    the scores that cleared acts had before they were learned. Memory: a forest (40 KB), `CALIBRATION` scores,
     `waiting` vectors and as many sessions' tempo.
     """
 

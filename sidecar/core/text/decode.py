@@ -49,6 +49,9 @@ class Views(Struct, frozen=True):
     complete: bool = True
 
 
+_NONE: Final = Views()
+
+
 def views(text: str, *, budget: int = 32, depth: int = 3, size: int = 20_000) -> Views:
     """Decoded readings of `text`, the plain text itself not among them.
 
@@ -58,6 +61,8 @@ def views(text: str, *, budget: int = 32, depth: int = 3, size: int = 20_000) ->
         size: Most characters of a view; a longer reading becomes several that overlap.
     """
     plain = normalise.clean(text)
+    if not may_hold(plain.text):
+        return _NONE
     search = _Search(budget, depth, size)
     try:
         search.walk(plain.text)

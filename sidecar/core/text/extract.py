@@ -398,6 +398,10 @@ _REST: Final = r"[^\x00-\x20<>\"`\x7f\x80]"
 _LABEL: Final = r"[A-Za-z0-9\xe0_-]+"
 _LOCAL: Final = r"(?:\"[^\"\x00-\x1f@]{1,64}\"|[A-Za-z0-9.!#$%&'*+^_~\xe0-]+)"
 _MAIL: Final = regex.latin1(rf"{_LOCAL}@(?:\[[0-9A-Fa-f:.]+\]|{_LABEL}(?:\.{_LABEL})*)")
+_IPV6: Final = regex.latin1(r"[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){2,7}")
+_IBAN: Final = regex.latin1(
+    rf"(?i)(?:^|[^A-Za-z0-9])(?:{'|'.join(IBAN_LENGTHS)})[0-9]{{2}}[ .-]?[A-Za-z0-9]{{4}}"
+)
 _AT_SIGN: Final = r"(?: ?(?:\(at\)|\[at\]|\{at\}|\(@\)|\[@\]) ?)"
 _DOT_SIGN: Final = r"(?: ?(?:\(dot\)|\[dot\]|\{dot\}|\[\.\]|\(\.\)) ?)"
 _WRITTEN_OUT: Final = (
@@ -443,14 +447,12 @@ def _has_name(data: bytes) -> bool:
     return b"//" in data
 
 
-def _has_colons(data: bytes) -> bool:
-    """Two colons, of which one at least stands neither before a blank nor before a quote as in JSON."""
-    colons = data.count(b":")
-    return colons > 1 and colons > data.count(b": ") + data.count(b':"')
+def _has_ipv6(data: bytes) -> bool:
+    return data.count(b":") > 1 and _IPV6.search(data) is not None
 
 
-def _has_some_digits(data: bytes) -> bool:
-    return len(data) - len(data.translate(None, _DIGITS)) >= 2
+def _has_account(data: bytes) -> bool:
+    return _IBAN.search(data) is not None
 
 
 def _has_many_digits(data: bytes) -> bool:
@@ -507,11 +509,11 @@ _PASSES: Final = (
         ),
         _take_host,
     ),
-    _Pass(frozenset(b":"), _has_colons, regex.latin1(r"[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){2,7}"), _take_ipv6),
+    _Pass(frozenset(b":"), _has_ipv6, _IPV6, _take_ipv6),
     _Pass(
         frozenset(_DIGITS),
-        _has_some_digits,
-        regex.latin1(rf"(?i)(?:^|[^A-Za-z0-9])(?:{'|'.join(IBAN_LENGTHS)})[0-9]{{2}}[ .-]?[A-Za-z0-9]{{4}}"),
+        _has_account,
+        _IBAN,
         _take_iban,
     ),
     _Pass(
