@@ -128,9 +128,7 @@ class Reader:
             if own and not self.organisation.is_personal(where.domain):
                 remember(session.own_domains, where.domain, None, MAX_OWN_DOMAINS)
         placed = tuple([self._placed(session, where) for where in named])
-        return Reading(
-            pieces=tuple(pieces), hits=_all_hits(pieces), destinations=placed, complete=extracted.complete
-        )
+        return Reading(pieces=tuple(pieces), hits=_all_hits(pieces), destinations=placed, complete=extracted.complete)
 
     def _pieces(self, field: str, text: str, told: str | None = None, how: tuple[str, ...] = ()) -> list[Piece]:
         """A text as a piece; as two where patterns match it without its accents that do not match it with them."""

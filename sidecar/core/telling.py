@@ -48,8 +48,9 @@ class Telling:
             session.note_unscored(("opaque",))
         elif part.type == "reasoning":
             if self._first_time(part.text):
+                reading = self._read(part.text, "assistant")
                 self._events.append(
-                    Reasoning(text=part.text, reading=self._read(part.text, "assistant"), **self._common("reasoning"))
+                    Reasoning(text=part.text, reading=reading, unscored=_unscored(reading), **self._common("reasoning"))
                 )
         elif role == "system":
             self.system((part.text,))
@@ -72,12 +73,14 @@ class Telling:
         return True
 
     def _message(self, direction: Literal["inbound", "outbound"], role: str, text: str) -> None:
+        reading = self._read(text, role)
         self._events.append(
             Message(
                 direction=direction,
                 role=role,
                 text=text,
-                reading=self._read(text, role),
+                reading=reading,
+                unscored=_unscored(reading),
                 **self._common(f"{direction}:{role}"),
             )
         )
@@ -85,11 +88,11 @@ class Telling:
     def _call(self, part: Part, *, in_history: bool) -> None:
         session, weaver = self._session, self._weaver
         call_id = part.id or event_id("", part.name, plain_text(part.value), self._place)
-        digest = act_digest(part.name, part.value)
         intent = Intent(call_id, part.name, part.value, self._end_ns, self._place, part.cut)
         known = weaver.act_called(session, call_id)
         if known is not None and known.ended and known.ended_ns < self._start_ns and not in_history:
             known = None  # an id used again: that act was over before the model wanted this one
+        digest = b"" if known is not None and in_history else act_digest(part.name, part.value)
         if known is not None and (in_history or known.digest in (digest, b"") or not known.ended):
             if not known.digest:
                 weaver.tell_arguments(session, known, intent, self._events)
@@ -159,3 +162,7 @@ class Telling:
             "at_ns": self._end_ns,
             "spans": (self._place,),
         }
+
+
+def _unscored(reading: Reading) -> tuple[str, ...]:
+    return () if reading.complete else ("uninspectable",)

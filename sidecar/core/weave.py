@@ -470,8 +470,7 @@ class Weaver:
             )
             if act is None:  # its beginning was forgotten
                 act = self._begin_act(session, agent, span, facts, place, events)
-        result = b"" if facts.result is None else text_digest(plain_text(facts.result))
-        if act.ended and (act.result or not result):
+        if act.ended and (act.result or facts.result is None):
             return
         self.ended(session, agent, act, facts.result, facts.failed, span.end_ns, facts.withheld, place, events)
 
@@ -480,8 +479,10 @@ class Weaver:
         withheld: tuple[str, ...], place: str, events: list[Event],
     ) -> None:  # fmt: skip
         act.ended, act.ended_ns = True, at_ns
-        act.result = b"" if result is None else text_digest(plain_text(result))
-        reading = NOTHING_READ if result is None else self.read_text(session, "result", plain_text(result), "tool")
+        reading = NOTHING_READ
+        if result is not None:
+            text = plain_text(result)
+            act.result, reading = text_digest(text), self.read_text(session, "result", text, "tool")
         hidden = tuple(field for field in withheld if field == "result")
         events.append(
             ToolCall(
@@ -492,6 +493,7 @@ class Weaver:
                 spans=tuple(dict.fromkeys((act.span or place, place))),
                 withheld=hidden,
                 absent=("result",) if result is None and not hidden else (),
+                unscored=_unscored((), reading),
                 reading=reading,
                 phase="ended",
                 tool=act.tool,

@@ -21,7 +21,7 @@ TREES, HEIGHT, WINDOW, SEED = 10, 8, 250, 42
 LEAVES = 2**HEIGHT
 _ENOUGH = 0.1 * WINDOW
 """Mass of a node below which the search for a score ends there (the paper's SizeLimit)."""
-_LARGEST = TREES * WINDOW * (2 ** (HEIGHT + 1) - 1)
+LARGEST: int = TREES * WINDOW * (2 ** (HEIGHT + 1) - 1)
 
 Vector = Sequence[float]
 
@@ -74,7 +74,7 @@ class Forest:
         self._grow = grow
         self._shape: Shape | None = None
         self._counts: list[int] = []
-        self._scores: list[float] = []
+        self._scores: list[int] = []
         self._before: list[Vector] = []
         self._now: list[Vector] = []
         self._placed: tuple[Vector, list[int]] = ((), [])
@@ -90,7 +90,8 @@ class Forest:
         if not self.is_warm:
             return 0.0
         scores = self._scores
-        return 1.0 - sum([scores[leaf] for leaf in self._leaves(vector)]) / _LARGEST
+        mass: int = sum([scores[leaf] for leaf in self._leaves(vector)])
+        return 1.0 - mass / LARGEST
 
     def learn(self, vector: Vector) -> None:
         """Takes in one vector."""
@@ -130,7 +131,7 @@ class Forest:
         self._shape = self._grow()
         if self._shape is None:
             return
-        self._counts, self._scores = [0] * (TREES * LEAVES), [0.0] * (TREES * LEAVES)
+        self._counts, self._scores = [0] * (TREES * LEAVES), [0] * (TREES * LEAVES)
         for vector in self._before:
             self._count(vector)
         if self._before:

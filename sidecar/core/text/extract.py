@@ -399,9 +399,7 @@ _LABEL: Final = r"[A-Za-z0-9\xe0_-]+"
 _LOCAL: Final = r"(?:\"[^\"\x00-\x1f@]{1,64}\"|[A-Za-z0-9.!#$%&'*+^_~\xe0-]+)"
 _MAIL: Final = regex.latin1(rf"{_LOCAL}@(?:\[[0-9A-Fa-f:.]+\]|{_LABEL}(?:\.{_LABEL})*)")
 _IPV6: Final = regex.latin1(r"[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){2,7}")
-_IBAN: Final = regex.latin1(
-    rf"(?i)(?:^|[^A-Za-z0-9])(?:{'|'.join(IBAN_LENGTHS)})[0-9]{{2}}[ .-]?[A-Za-z0-9]{{4}}"
-)
+_IBAN: Final = regex.latin1(rf"(?i)(?:^|[^A-Za-z0-9])(?:{'|'.join(IBAN_LENGTHS)})[0-9]{{2}}[ .-]?[A-Za-z0-9]{{4}}")
 _AT_SIGN: Final = r"(?: ?(?:\(at\)|\[at\]|\{at\}|\(@\)|\[@\]) ?)"
 _DOT_SIGN: Final = r"(?: ?(?:\(dot\)|\[dot\]|\{dot\}|\[\.\]|\(\.\)) ?)"
 _WRITTEN_OUT: Final = (

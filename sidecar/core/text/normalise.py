@@ -130,6 +130,10 @@ def bare(folded: str) -> str:
     """A folded text without the accents of its letters, as long as it was."""
     if folded.isascii():
         return folded
+    if (chars := _few_beyond(folded)) is not None and all(_bare_of(_bare_of(char)) == _bare_of(char) for char in chars):
+        for char in chars:
+            folded = folded.replace(char, _bare_of(char))
+        return folded
     return _text(_BARE.take(_points(folded), mode="clip"))
 
 
@@ -228,6 +232,11 @@ def _stands_for(char: str, *, cased: bool) -> str:
     to = int(table[min(ord(char), _BEYOND)])
     settled = to >= 0 and int(table[min(to, _BEYOND)]) == to
     return chr(to) if settled and _kind_of(char) in (_OTHER, _LATIN, _LETTER, _DIGIT) else ""
+
+
+@lru_cache(maxsize=4096)
+def _bare_of(char: str) -> str:
+    return chr(int(_BARE[min(ord(char), _BEYOND)]))
 
 
 @lru_cache(maxsize=4096)
