@@ -411,6 +411,8 @@ _WRITTEN_OUT: Final = (
 
 _PLAIN: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ \t\r\n,;!?'\"_\xe0\x80"
 _DIGITS: Final = b"0123456789"
+_SIGNS: Final = b"@:.<)]}" + _DIGITS
+_DOTS: Final = 64  # so many are looked at one by one
 _SPOKEN: Final = 256  # a sign of its own: a dot that is written as a word
 _WRITTEN: Final = regex.latin1(r"(?i)[(\[{](?:at|dot|@|\.)[)\]}]| dot ")
 
@@ -437,6 +439,8 @@ def _has_written_out(data: bytes) -> bool:
 
 def _has_name(data: bytes) -> bool:
     """A dot that ends no sentence, or the slashes in front of a name."""
+    if data.count(b".") > _DOTS:
+        return True
     at = data.find(b".")
     while at >= 0:
         if data[at + 1 : at + 2] not in (b" ", b"\n", b""):
@@ -475,7 +479,8 @@ class _Pass(Struct, frozen=True):
 
 def _worthwhile(data: bytes) -> list[_Pass]:
     """The passes that may find something; a text that is a part of another has none that the whole has not."""
-    signs = set(data.translate(None, _PLAIN))
+    rest = data.translate(None, _PLAIN)
+    signs = {sign for sign in _SIGNS if sign in rest}
     if b" dot " in data.lower():
         signs.add(_SPOKEN)
     return [one for one in _PASSES if not one.signs.isdisjoint(signs) and one.is_worth(data)] if signs else []
