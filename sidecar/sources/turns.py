@@ -45,7 +45,7 @@ def make_way() -> None:
 
 def clear_way() -> None:
     """It is done, or waits for something else than the loop."""
-    _lane().way_until_ns = 0
+    _lane().go_on()
 
 
 class _Lane:
@@ -54,6 +54,7 @@ class _Lane:
     def __init__(self) -> None:
         self.way_until_ns = self.busy_until_ns = self._let_in_ns = 0
         self._gap = 0
+        self._later: asyncio.TimerHandle | None = None
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_open = False
 
@@ -66,11 +67,24 @@ class _Lane:
             loop.call_soon(self._let_one_in, loop)
         await mine
 
+    def go_on(self) -> None:
+        self.way_until_ns = 0
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._let_one_in, loop)
+
     def _let_one_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        now_ns = time.monotonic_ns()
+        self._later = None
         self._gap -= 1
-        if self._gap >= 0 or (now_ns < self.way_until_ns and now_ns - self._let_in_ns < WAY_NS):
-            loop.call_soon(self._let_one_in, loop)  # the loop goes on with what is urgent
+        if self._gap >= 0:
+            loop.call_soon(self._let_one_in, loop)
+            return
+        now_ns = time.monotonic_ns()
+        if (wait_ns := min(self.way_until_ns, self._let_in_ns + WAY_NS) - now_ns) > 0:
+            # The loop goes on with what is urgent, and sleeps until it hears of it: gRPC's threads need a core, too.
+            self._later = loop.call_later(wait_ns / 1e9, self._let_one_in, loop)
             return
         while self._waiting:
             first = self._waiting.popleft()
