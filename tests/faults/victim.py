@@ -186,13 +186,13 @@ def _die(number: int, of: list[int]) -> None:
 
 
 def _in_checkpoint(step: int) -> Callable[[int], None]:
-    """Before, between or after the statements of a checkpoint that has something to say."""
+    """Before, between or after the statements of a checkpoint in which sessions have changed."""
 
     def arm(number: int) -> None:
         save, seen = telemetry._save, [0]
 
         def dying(cursor: Any, blobs: Any, deletes: Any, connection: Any) -> int:
-            if not blobs:
+            if not any(name.startswith("s/") for name, _ in blobs):
                 return save(cursor, blobs, deletes, connection)
             if step == 0:
                 _die(number, seen)
@@ -214,7 +214,7 @@ def _after_checkpoint(number: int) -> None:
 
     async def dying(store: TelemetryStore, cursor: Any, upserts: Any, deletes: Any = ()) -> None:
         await save(store, cursor, upserts, deletes)
-        if upserts:
+        if any(name.startswith("s/") for name in upserts):
             _die(number, seen)
 
     TelemetryStore.save_checkpoint = dying  # type: ignore[method-assign]
