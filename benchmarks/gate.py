@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import random
 import statistics
 import tempfile
 import time
@@ -101,14 +102,18 @@ def _at_rest(caller: Caller, empty: Call, commit: Callable[[], None], rounds: in
     answers: dict[str, list[bytes]] = {kind: [] for kind in kinds}
     gc.collect()
     gc.freeze()
+    order = list(timed.took)
     for turn in range(rounds + warm_up):
         if turn == warm_up:
-            timed = Timed(*timed.took)
-        timed.call("empty", empty, b"")
-        timed.call("as large", empty, kinds["reversible"][turn].body)
-        for kind, questions in kinds.items():
-            answers[kind].append(timed.call(kind, caller.authorize, questions[turn].body))
-        timed.call("commit", commit)
+            timed = Timed(*order)
+        random.shuffle(order)  # what comes before leaves its mark on what comes next
+        for side in order:
+            if side in kinds:
+                answers[side].append(timed.call(side, caller.authorize, kinds[side][turn].body))
+            elif side == "commit":
+                timed.call(side, commit)
+            else:
+                timed.call(side, empty, b"" if side == "empty" else kinds["reversible"][turn].body)
     gc.unfreeze()
     for kind, given in answers.items():
         must_allow(kind, given)

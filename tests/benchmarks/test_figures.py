@@ -42,7 +42,8 @@ def test_it_gives_figures_that_can_be_true(name, monkeypatch):
             monkeypatch.setattr(module, constant, getattr(module, constant) // 10 or 1)
     figures = list(importlib.import_module(f"benchmarks.{name}").figures(quick=True))
     assert figures
-    assert all(math.isfinite(figure.value) and figure.value > 0 for figure in figures)
+    assert all(math.isfinite(figure.value) and figure.value >= 0 for figure in figures)
+    assert any(figure.value > 0 for figure in figures)
     assert all(figure.beside or figure.target is None for figure in figures)
 
 
