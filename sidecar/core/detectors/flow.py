@@ -216,8 +216,19 @@ class Flow:
 
 
 def _outward(event: ToolCall) -> list[Destination]:
-    """Where an act's content may go outside; an account number is content, not a destination."""
-    return [where for where in event.reading.destinations if where.relation != "inside" and where.kind != "account"]
+    """Where an act's content may go outside; an account number is content, not a destination.
+
+    Nor is an address within what is only written down: the lines of a file that an agent edits go nowhere by that.
+    """
+    effect = event.reading.effect
+    out = [where for where in event.reading.destinations if where.relation != "inside" and where.kind != "account"]
+    if not effect.known or effect.sends or effect.outward or effect.runs or effect.standing:
+        return out
+    return [where for where in out if not _is_within(where.field, effect.content_fields)]
+
+
+def _is_within(field: str, paths: tuple[str, ...]) -> bool:
+    return any(field == path or field.startswith(f"{path}.") for path in paths)
 
 
 def _digest(letters: str) -> bytes:
