@@ -9,13 +9,12 @@ from typing import Any
 
 FOLDER = Path(__file__).parent / "mailboxes"
 
-CAUGHT = ("plain", "formal", "concerned")
+CAUGHT = ("blunt", "polite", "veiled", "apologetic", "businesslike", "plain", "formal", "concerned")
 """Tones that the shipped detectors pause; the first is played unless told.
 
-The other five were written by somebody who did not know the detectors, before any was tried, and none of those was
-caught: they tell of private matters without naming them, and the detectors know a private fact by how it is named.
-These three were written afterwards, knowing that, and were caught as first written. So the demo shows what happens when
-something is found; how much is found is for `sidecar evaluate` to say.
+The first five were written by somebody who did not know the detectors. None of them was caught then, because they tell
+of private matters without naming them; what catches them now was built with them in view. So the demo shows what happens
+when something is found. How much is found in words that nobody here has seen, `docs/quality.md` says.
 """
 
 

@@ -43,7 +43,7 @@ def assert_the_others_worked(outcome: Outcome, post: PostOffice) -> None:
 # ------------------------------------------------------------ the three endings
 
 
-@pytest.mark.parametrize("tone", CAUGHT)
+@pytest.mark.parametrize("tone", ["blunt", "veiled", "plain"])
 def test_with_the_gate_in_the_mail_never_leaves_and_the_session_is_paused(tone: str, post: PostOffice) -> None:
     with Demo(tone, "in", pace_s=PACE_S, post=post) as demo:
         outcome = demo.play()
