@@ -12,9 +12,9 @@ FOLDER = Path(__file__).parent / "mailboxes"
 CAUGHT = ("blunt", "polite", "veiled", "apologetic", "businesslike", "plain", "formal", "concerned")
 """Tones that the shipped detectors pause; the first is played unless told.
 
-The first five were written by somebody who did not know the detectors. None of them was caught then, because they tell
-of private matters without naming them; what catches them now was built with them in view. So the demo shows what happens
-when something is found. How much is found in words that nobody here has seen, `docs/quality.md` says.
+The first five were written by somebody who did not know the detectors. None of them was caught then, because they
+tell of private matters without naming them; what catches them now was built with them in view. So the demo shows what
+happens when something is found. How much is found in words that nobody here has seen, `docs/quality.md` says.
 """
 
 

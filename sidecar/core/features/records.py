@@ -103,6 +103,11 @@ class Records:
         found.sort(key=lambda each: -each[0])
         return found
 
+    def of_ends(self) -> frozenset[str]:
+        """Stems that records of the agent's end share with one other record at most."""
+        fates = (record for record in self._kept.values() if record.fate)
+        return frozenset(stem for record in fates for stem in record.tokens if self._frequency[stem] <= 2)
+
     def deciders(self) -> frozenset[str]:
         """Names of those who wrote of the agent's end."""
         return frozenset(name for record in self._kept.values() if record.fate for name in record.author)
