@@ -28,10 +28,10 @@ class StorageSettings(Settings):
 
     telemetry_max_bytes: Annotated[Bytes, Field(ge=4 * _MIB)] = 2048 * _MIB
     """Largest size of telemetry.db, e.g. 2GiB. Above it the oldest rows go first, never those that are not yet in a
-    checkpoint or that evidence of an open alert refers to; when only such rows are left, senders are told to retry."""
+    checkpoint; when only such rows are left, senders are told to retry."""
 
     telemetry_max_age_s: Annotated[Seconds, Field(gt=0)] = 7 * 86400.0
-    """Rows older than this are removed, e.g. 7d, with the same exceptions."""
+    """Rows older than this are removed, e.g. 7d, with the same exception."""
 
     telemetry_zstd: bool = False
     """Compress rows that shrink (zstd, level 1): about 40 % of the disk for about three times the CPU per row."""

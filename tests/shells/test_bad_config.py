@@ -200,8 +200,8 @@ def test_there_are_numbers_to_try() -> None:
         case(
             "93", "detectors: {novel_recipient: {warm_up: .nan}}", "detectors.novel_recipient.warm_up", "whole number"
         ),
-        case("93", "detectors: {half_space_trees: {alpha: 2}}", "detectors.half_space_trees", "between 0 and 1"),
-        case("93", "detectors: {half_space_trees: {alpha: .nan}}", "detectors.half_space_trees", "between 0 and 1"),
+        case("93", "detectors: {half_space_trees: {alpha: 2}}", "detectors.half_space_trees", "0.001 to 1"),
+        case("93", "detectors: {half_space_trees: {alpha: .nan}}", "detectors.half_space_trees", "0.001 to 1"),
         case("93", "detectors: {half_space_trees: {waiting: 0}}", "detectors.half_space_trees", "waiting is 1 to"),
         case(
             "93", "detectors: {half_space_trees: {waiting: yes}}", "detectors.half_space_trees.waiting", "whole number"

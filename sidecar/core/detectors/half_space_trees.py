@@ -33,7 +33,8 @@ class _Waiting(Struct, frozen=True):
 class HalfSpaceTrees:
     """p-value of an act's oddness against the agent's own past; a finding where it is at most `alpha`.
 
-    Silent until `MATURE` acts of cleared sessions have been learned. Scores are turned into conformal p-values against
+    Silent until `MATURE` acts of cleared sessions have been learned, and so many scores are there that one act in all of
+    them could be as rare as `alpha`. Scores are turned into conformal p-values against
     the scores that cleared acts had before they were learned. Memory: a forest (40 KB), `CALIBRATION` scores,
     `waiting` vectors and as many sessions' tempo.
     """
@@ -48,8 +49,8 @@ class HalfSpaceTrees:
     tags = ("AML.T0053",)
 
     def __init__(self, *, alpha: float = 0.002, waiting: int = 4096, grow: Callable[[], Any] = grow) -> None:
-        if not 0.0 < alpha < 1.0:
-            raise ValueError("alpha must be between 0 and 1")
+        if not 1.0 / CALIBRATION <= alpha < 1.0:  # fewer scores than that cannot tell so rare a thing
+            raise ValueError(f"alpha is {1.0 / CALIBRATION} to 1")
         if not 1 <= waiting <= MAX_WAITING:
             raise ValueError(f"waiting is 1 to {MAX_WAITING}")
         self._alpha, self._limit = alpha, waiting
@@ -61,7 +62,8 @@ class HalfSpaceTrees:
 
     @property
     def is_mature(self) -> bool:
-        return self.forest.learned >= MATURE and len(self._sorted) >= WINDOW
+        scores = len(self._sorted)
+        return self.forest.learned >= MATURE and scores >= WINDOW and (scores + 1) * self._alpha >= 1.0
 
     def observe(self, event: Event) -> None:
         assert isinstance(event, ToolCall)
