@@ -19,6 +19,7 @@ from sidecar.storage.settings import default_data_dir
 
 ENVIRONMENT = "SIDECAR_OPERATORS"
 TOKEN_ENVIRONMENT = "SIDECAR_OPERATOR_TOKEN"  # noqa: S105  # the name of a variable
+CA_ENVIRONMENT = "SIDECAR_CA"
 TIMEOUT_S = 10.0
 
 
@@ -45,7 +46,8 @@ class Operators:
     Args:
         target: ``unix:/path`` or ``host:port``; `default_target` where left out.
         token: For a door that asks for one; from ``SIDECAR_OPERATOR_TOKEN`` where left out.
-        ca: PEM file of the authority that signed the door's certificate; needed with ``host:port``.
+        ca: PEM file of the authority that signed the door's certificate; from ``SIDECAR_CA`` where left out, else the
+            machine's own authorities. For ``host:port``.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Operators:
         if path != self.target:
             sockets.checked(Path(path))
         token = os.environ.get(TOKEN_ENVIRONMENT, "") if token is None else token
+        ca = os.environ.get(CA_ENVIRONMENT, "") if ca is None else ca
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._timeout_s = timeout_s
         options = (("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", 64 * 2**20))

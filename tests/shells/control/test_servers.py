@@ -109,6 +109,14 @@ def network(start, tmp_path):
     return sidecar, tokens, authority
 
 
+def test_operators_find_authority_and_token_in_the_environment(network, monkeypatch):
+    sidecar, tokens, authority = network
+    monkeypatch.setenv("SIDECAR_CA", str(authority.path))
+    monkeypatch.setenv("SIDECAR_OPERATOR_TOKEN", tokens["alice"])
+    with Operators(f"localhost:{sidecar.servers.ports['operators']}") as alice:
+        assert alice.status() is not None
+
+
 def test_agents_from_the_network_need_tls_and_a_token(network):
     sidecar, tokens, authority = network
     port = sidecar.servers.ports["agents"]
