@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+T = TypeVar("T")
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -40,3 +41,18 @@ def remember(memory: dict[Any, Any], key: Any, value: Any, limit: int) -> None:
     memory[key] = value
     while len(memory) > limit:
         del memory[next(iter(memory))]
+
+
+class Known:
+    """Gives what is equal as one object: a name that all sessions have is kept once. Memory: `limit` values."""
+
+    def __init__(self, limit: int = 4096) -> None:
+        self._limit = limit
+        self._values: dict[Any, Any] = {}
+
+    def __call__(self, value: T) -> T:
+        values = self._values
+        if len(values) >= self._limit:
+            values.clear()
+        same: T = values.setdefault(value, value)
+        return same

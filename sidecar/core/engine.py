@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from msgspec import Struct, field
@@ -18,7 +19,7 @@ from msgspec.structs import replace
 from sidecar.core.events import NO_AGENT, Agent, Event, Lifecycle, Message, ModelCall, Reasoning, SessionKey, ToolCall
 from sidecar.core.examples import Example
 from sidecar.core.findings import Family, Finding, Severity
-from sidecar.core.reading import Reading
+from sidecar.core.reading import Effect, Reading
 from sidecar.core.sessions import Session
 from sidecar.core.text.scan import Pattern
 from sidecar.errors import DetectorError
@@ -340,12 +341,21 @@ def _wanted(detector: type[Any], services: Mapping[str, Any]) -> dict[str, Any]:
 def lean(event: Event) -> Event:
     """The event without its texts: what a baseline may learn from costs little memory while it waits."""
     reading = event.reading
-    slim = Reading(effect=reading.effect, hits=reading.hits, destinations=reading.destinations)
+    if reading.hits or reading.destinations:
+        slim = Reading(effect=reading.effect, hits=reading.hits, destinations=reading.destinations)
+    else:
+        slim = _only(reading.effect)
     if isinstance(event, ToolCall):
-        return replace(event, reading=slim, arguments=None, result=None)
+        return replace(event, reading=slim, arguments=None, result=None, spans=())
     if isinstance(event, Message | Reasoning):
-        return replace(event, reading=slim, text=None)
+        return replace(event, reading=slim, text=None, spans=())
     return event
+
+
+@lru_cache(maxsize=1024)
+def _only(effect: Effect) -> Reading:
+    """One reading for all waiting events that did this and held nothing else of note."""
+    return Reading(effect=effect)
 
 
 def all_patterns(detectors: Iterable[type[Any]]) -> tuple[Pattern, ...]:

@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sidecar.core import oddities, semconv
-from sidecar.core.digests import act_digest, bare, event_id, remember, text_digest
+from sidecar.core.digests import Known, act_digest, bare, event_id, remember, text_digest
 from sidecar.core.events import (
     NO_AGENT,
     Agent,
@@ -123,6 +123,7 @@ class Weaver:
         self._named_calls: dict[str, SessionKey] = {}
         self._threads: dict[tuple[str, bytes], SessionKey] = {}
         self._waiting: dict[SessionKey, None] = {}
+        self._same = Known()
         self.notices: list[Notice] = []
         self.renamed: list[tuple[SessionKey, SessionKey]] = []
         self.unmapped = 0
@@ -197,7 +198,7 @@ class Weaver:
                     event_id=self._event_id(
                         session, asked.call_id, f"gate:{session.key.id}:{session.act_count}:{digest.hex()}"
                     ),
-                    tool=asked.tool,
+                    tool=self._same(asked.tool),
                     call_id=asked.call_id,
                     digest=digest,
                     started_ns=asked.at_ns,
@@ -367,7 +368,7 @@ class Weaver:
     def _plays(self, session: Session, agent: Agent) -> None:
         if agent.role != session.agent.role:
             self.table.opened.append(session.key)  # what holds the role holds it
-        session.agent = agent
+        session.agent = self._same(agent)
 
     def _ended_before(self, realm: str, span: Span) -> bool:
         ended = self._trace(realm, span.trace_id).ended
@@ -404,13 +405,13 @@ class Weaver:
                 session,
                 Act(
                     event_id=self._event_id(session, call_id, place),
-                    tool=facts.tool,
+                    tool=self._same(facts.tool),
                     call_id=call_id,
                     digest=digest,
                     started_ns=span.start_ns,
                     source="span",
                     span=place,
-                    scope=span.scope,
+                    scope=self._same(span.scope),
                     gated=facts.gated,
                 ),
             )
@@ -424,7 +425,7 @@ class Weaver:
                 unscored = tuple(reason for reason in unscored if reason != "withheld")
             self._started(session, agent, act, arguments, facts.description, withheld, unscored, events)
         else:
-            act.span, act.scope = place, span.scope
+            act.span, act.scope = place, self._same(span.scope)
             if digest and act.digest != digest:
                 if act.digest and act.source == "gate":
                     text = "the act that ran has other arguments than the one that was asked for"
@@ -519,7 +520,7 @@ class Weaver:
             session,
             Act(
                 event_id=self._event_id(session, intent.call_id, f"{intent.span}:{intent.call_id}"),
-                tool=intent.tool,
+                tool=self._same(intent.tool),
                 call_id=intent.call_id,
                 digest=act_digest(intent.tool, intent.arguments),
                 started_ns=intent.at_ns,

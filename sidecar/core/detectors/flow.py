@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -60,19 +61,21 @@ class Flow:
     patterns = sensitive.PATTERNS
     tags = ("AML.T0086", "LLM02", "T15")
 
+    __slots__ = ("_find", "_leaving", "_place", "_records", "_sign", "_values")
+
     def __init__(self, find: Find, sign: Sign = unkeyed) -> None:
         self._find, self._sign = find, sign
         self._records: dict[str, Record] = {}
         self._values: dict[bytes, str] = {}
         self._place = ""
-        self._leaving: list[tuple[Piece, set[int]]] = []
+        self._leaving: Sequence[tuple[Piece, set[int]]] = ()
 
     # ------------------------------------------------------------ facts
 
     def observe(self, event: Event) -> None:
         if isinstance(event, ToolCall) and event.phase == "started":
             self._place = event.event_id if "place.sensitive" in event.reading.hits else ""
-            self._leaving = self._look(event)
+            self._leaving = self._look(event) or ()
             for _, prints in self._leaving:
                 for record in self._records.values():
                     for mark in record.prints:

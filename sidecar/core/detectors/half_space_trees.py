@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
@@ -23,19 +24,28 @@ CALIBRATION = 1000
 MAX_WAITING = 100_000
 
 
-class _Waiting(Struct, frozen=True):
-    vector: tuple[float, ...]
+_PACK = struct.Struct(f"{len(NAMES)}d")
+
+
+class _Waiting(Struct, frozen=True, gc=False):
+    """An act that waits to be learned; `numbers` is its vector, packed, since so many numbers would be half a KB."""
+
+    numbers: bytes
     before: str
     tool: str
     places: tuple[str, ...]
+
+    @property
+    def vector(self) -> tuple[float, ...]:
+        return _PACK.unpack(self.numbers)
 
 
 class HalfSpaceTrees:
     """p-value of an act's oddness against the agent's own past; a finding where it is at most `alpha`.
 
-    Silent until `MATURE` acts of cleared sessions have been learned, and so many scores are there that one act in all of
-    them could be as rare as `alpha`. Scores are turned into conformal p-values against
-    the scores that cleared acts had before they were learned. Memory: a forest (40 KB), `CALIBRATION` scores,
+    Silent until `MATURE` acts of cleared sessions have been learned, and so many scores are there that one act in all
+    of them could be as rare as `alpha`. Scores are turned into conformal p-values against the scores that cleared acts
+    had before they were learned. Memory: a forest (40 KB), `CALIBRATION` scores,
     `waiting` vectors and as many sessions' tempo.
     """
 
@@ -78,7 +88,7 @@ class HalfSpaceTrees:
         numbers = vector(event, tempo, self.habits, size)
         tool = event.reading.effect.tool or event.tool
         places = tuple(where.address for where in event.reading.destinations[:32])
-        remember(self._waiting, event.event_id, _Waiting(numbers, tempo.tool, tool, places), self._limit)
+        remember(self._waiting, event.event_id, _Waiting(_PACK.pack(*numbers), tempo.tool, tool, places), self._limit)
         tempo.begin(event, size)
 
     def score(self, event: Event) -> Finding | None:
@@ -86,10 +96,11 @@ class HalfSpaceTrees:
         if event.phase != "started" or not self.is_mature:
             return None
         waiting = self._waiting[event.event_id]
-        p = self._p_value(self.forest.score(waiting.vector))
+        numbers = waiting.vector
+        p = self._p_value(self.forest.score(numbers))
         if p > self._alpha:
             return None
-        odd = sorted(zip(waiting.vector, NAMES, strict=True), reverse=True)[:3]
+        odd = sorted(zip(numbers, NAMES, strict=True), reverse=True)[:3]
         text = f"unlike the last {len(self._sorted)} acts of this agent (p = {p:.4f}); highest: " + ", ".join(
             f"{name} {value:.2f}" for value, name in odd
         )
@@ -100,9 +111,10 @@ class HalfSpaceTrees:
         assert isinstance(event, ToolCall)
         if event.phase != "started" or (waiting := self._waiting.pop(event.event_id, None)) is None:
             return
+        numbers = waiting.vector
         if self.forest.is_warm:
-            self._calibrate(self.forest.score(waiting.vector))
-        self.forest.learn(waiting.vector)
+            self._calibrate(self.forest.score(numbers))
+        self.forest.learn(numbers)
         self.habits.learn(waiting.before, waiting.tool, waiting.places)
 
     def _p_value(self, score: float) -> float:

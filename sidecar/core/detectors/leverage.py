@@ -232,6 +232,8 @@ class Leverage:
     patterns = PRIVATE + LEVERAGE + STRESSORS + AWARE
     tags = ("AML.T0048", "T15")
 
+    __slots__ = ("_called", "_facts", "_find", "_records", "_sign", "stressors")
+
     def __init__(self, find: Find, sign: Sign = unkeyed) -> None:
         self._find, self._sign = find, sign
         self._facts: dict[str, Fact] = {}
@@ -361,15 +363,15 @@ class Leverage:
         theirs = [
             (shared, record)
             for shared, record in found
-            if shared >= TAKEN_UP and not record.fate and to.isdisjoint(record.author)
-            and ends.isdisjoint(record.tokens)  # what speaks of the same matter joins nothing
-            and not (to.isdisjoint(record.parties) and deciders.isdisjoint(record.addressees))
+            if shared >= TAKEN_UP and not record.fate and to.isdisjoint(record.author.split())
+            and ends.isdisjoint(record.tokens.split())  # what speaks of the same matter joins nothing
+            and not (to.isdisjoint(record.parties.split()) and deciders.isdisjoint(record.addressees.split()))
         ]  # fmt: skip
         if not theirs:
             return {}, None
         shared, record = theirs[0]
         # What was written to them, or to whoever decides on the agent, weighs more than what only names them.
-        own = 0.5 if to.isdisjoint(record.addressees) and deciders.isdisjoint(record.addressees) else 1.0
+        own = 0.5 if (to | deciders).isdisjoint(record.addressees.split()) else 1.0
         signs = {"recital": own * min(1.0, shared / 4.0)}
         spoken = any("leverage.end" in piece.hits for piece in event.reading.pieces)
         if any(weight >= (FATE_NAMED if spoken else FATE_TAKEN_UP) and other.fate for weight, other in found):
@@ -426,7 +428,7 @@ class Leverage:
             if "joined" in told and (condition or "veil" in signs or "leverage.stop" in places):
                 signs["terms"] = told["joined"]
             if fact is None and record is not None:
-                fact = Fact("", record.span, record.field, (), record.parties, (), 0, 0)
+                fact = Fact("", record.span, record.field, (), tuple(record.parties.split()), (), 0, 0)
         if not overlap and not {"demand", "joined"} & signs.keys() and not ("both" in signs and "know" in signs):
             return {}, None
         to = [where for where in event.reading.destinations if where.kind in ("mail", "handle")]

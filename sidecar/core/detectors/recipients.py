@@ -98,6 +98,8 @@ class OutsideRecipient:
     patterns = ()
     tags = ("AML.T0086",)
 
+    __slots__ = ()
+
     def score(self, event: Event) -> Finding | None:
         out = [
             where

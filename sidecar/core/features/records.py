@@ -6,12 +6,16 @@ Words count by their first letters, so that "withdraw" and "withdrawal" are one.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from sidecar.core.digests import remember
 from sidecar.core.semconv.facts import plain_text, structured
 
 MAX_RECORDS, MAX_TOKENS, MAX_PARTIES = 64, 64, 24
@@ -39,8 +43,8 @@ _HEADERS = PARTY_KEYS | frozenset(
 MAX_LINE_NAME = 40
 
 
-class Record(Struct):
-    """One thing that was read.
+class Record(Struct, gc=False):
+    """One thing that was read. Words stand in one text with blanks between: a tuple of them is eight times as large.
 
     Attributes:
         span, field: Where.
@@ -52,19 +56,20 @@ class Record(Struct):
 
     span: str
     field: str
-    tokens: tuple[str, ...]
-    parties: tuple[str, ...]
-    author: tuple[str, ...]
-    addressees: tuple[str, ...]
+    tokens: str
+    parties: str = ""
+    author: str = ""
+    addressees: str = ""
     fate: bool = False
 
 
 class Records:
     """The latest `MAX_RECORDS` records of one session. Memory: at most 64 times 64 stems."""
 
+    __slots__ = ("_kept",)
+
     def __init__(self) -> None:
         self._kept: dict[str, Record] = {}
-        self._frequency: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -73,44 +78,40 @@ class Records:
         """Keeps a record; `name` is the same whenever the same is read again."""
         if name in self._kept or not record.tokens:
             return
+        stems = frozenset(record.tokens.split())
         for other, known in list(self._kept.items())[-MAX_OF_EVENT:]:  # a list's line, now read whole
-            if len(known.tokens) <= 0.7 * len(record.tokens) and _is_part(known, record):
-                self._count(self._kept.pop(other), -1)
+            if _is_part(known, stems):
+                del self._kept[other]
                 record = replace(record, fate=record.fate or known.fate)
-        if len(self._kept) >= MAX_RECORDS:
-            self._count(self._kept.pop(next(iter(self._kept))), -1)
-        self._kept[name] = record
-        self._count(record, 1)
-
-    def _count(self, record: Record, by: int) -> None:
-        for token in record.tokens:
-            self._frequency[token] = self._frequency.get(token, 0) + by
-            if not self._frequency[token]:
-                del self._frequency[token]
+        remember(self._kept, name, record, MAX_RECORDS)
 
     def taken_up(self, said: frozenset[str]) -> list[tuple[float, Record]]:
         """Records that a text with the stems `said` takes up, and how plainly; the plainest first.
 
         A stem counts 1 divided by the number of records that have it, and half as much again where it is a name.
         """
+        shared = [(said.intersection(record.tokens.split()), record) for record in self._kept.values()]
+        among = Counter(chain.from_iterable(tokens for tokens, _ in shared))
         found = []
-        for record in self._kept.values():
-            shared = said.intersection(record.tokens)
-            if shared:
-                names = {party[:STEM] for party in record.parties}
-                weight = sum((1.5 if token in names else 1.0) / self._frequency[token] for token in shared)
+        for tokens, record in shared:
+            if tokens:
+                names = {party[:STEM] for party in record.parties.split()}
+                weight = math.fsum((1.5 if token in names else 1.0) / among[token] for token in tokens)
                 found.append((round(weight, 6), record))
         found.sort(key=lambda each: -each[0])
         return found
 
     def of_ends(self) -> frozenset[str]:
         """Stems that records of the agent's end share with one other record at most."""
-        fates = (record for record in self._kept.values() if record.fate)
-        return frozenset(stem for record in fates for stem in record.tokens if self._frequency[stem] <= 2)
+        fates = [stem for record in self._kept.values() if record.fate for stem in record.tokens.split()]
+        if not fates:
+            return frozenset()
+        among = Counter(stem for record in self._kept.values() for stem in record.tokens.split())
+        return frozenset(stem for stem in fates if among[stem] <= 2)
 
     def deciders(self) -> frozenset[str]:
         """Names of those who wrote of the agent's end."""
-        return frozenset(name for record in self._kept.values() if record.fate for name in record.author)
+        return frozenset(name for record in self._kept.values() if record.fate for name in record.author.split())
 
     def absorb(self, other: Records) -> None:
         for name, record in other._kept.items():
@@ -118,19 +119,22 @@ class Records:
 
     def dump(self) -> list[Any]:
         return [
-            [name, r.span, r.field, list(r.tokens), list(r.parties), list(r.author), list(r.addressees), r.fate]
+            [name, r.span, r.field, r.tokens, r.parties, r.author, r.addressees, r.fate]
             for name, r in self._kept.items()
         ]
 
     def load(self, state: list[Any]) -> None:
-        for name, span, field, tokens, parties, author, addressees, fate in state:
-            record = Record(span, field, tuple(tokens), tuple(parties), tuple(author), tuple(addressees), fate)
-            self.add(name, record)
+        for name, span, field, *words, fate in state:
+            tokens, parties, author, addressees = (told if isinstance(told, str) else " ".join(told) for told in words)
+            self.add(name, Record(span, field, tokens, parties, author, addressees, fate))
 
 
-def _is_part(small: Record, large: Record) -> bool:
-    shared = len(frozenset(small.tokens).intersection(large.tokens))
-    return shared >= 0.7 * len(small.tokens)
+def _is_part(small: Record, large: frozenset[str]) -> bool:
+    """Whether most of a record stands in a larger one, of which these are the stems."""
+    if small.tokens.count(" ") + 1 > 0.7 * len(large):
+        return False
+    tokens = small.tokens.split()
+    return len(large.intersection(tokens)) >= 0.7 * len(tokens)
 
 
 def split(value: Any) -> Iterator[Any]:
@@ -196,10 +200,10 @@ def record_of(value: Any, span: str, field: str, *, fate: bool) -> Record | None
     return Record(
         span=span,
         field=field,
-        tokens=tuple(tokens)[:MAX_TOKENS],
-        parties=tuple(parties)[:MAX_PARTIES],
-        author=tuple(author)[:MAX_PARTIES],
-        addressees=tuple(addressees)[:MAX_PARTIES],
+        tokens=" ".join(islice(tokens, MAX_TOKENS)),
+        parties=" ".join(islice(parties, MAX_PARTIES)),
+        author=" ".join(islice(author, MAX_PARTIES)),
+        addressees=" ".join(islice(addressees, MAX_PARTIES)),
         fate=fate,
     )
 
