@@ -17,7 +17,7 @@ POINTS = (
     ("sidecar.core.reader:Reader.text", "read"),
     ("sidecar.core.reader:fold", "read: fold"),
     ("sidecar.core.reader:hidden", "read: hidden characters"),
-    ("sidecar.core.reader:may_hold_places", "read: destinations"),
+    ("sidecar.core.reader:worthwhile", "read: destinations"),
     ("sidecar.core.reader:may_hold_codes", "read: encoded views"),
     ("sidecar.core.reader:views", "read: encoded views"),
     ("sidecar.core.reader:extract", "read: destinations"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -14,8 +14,7 @@ from sidecar.core.reading import NOTHING_READ, Destination, Effect, Piece, Readi
 from sidecar.core.sessions import MAX_MENTIONS, MAX_OWN_DOMAINS, Session
 from sidecar.core.text.decode import may_hold as may_hold_codes
 from sidecar.core.text.decode import views
-from sidecar.core.text.extract import extract, may_be
-from sidecar.core.text.extract import may_hold as may_hold_places
+from sidecar.core.text.extract import Pass, extract, may_be, worthwhile
 from sidecar.core.text.normalise import bare, fold, hidden, is_plain
 from sidecar.core.text.scan import PatternSet, is_anchored
 
@@ -38,10 +37,10 @@ MAX_GLANCED = 4000
 
 
 class _Glance(Struct, frozen=True):
-    """What there may be in some texts: matches of patterns, destinations, something to decode."""
+    """What there may be in some texts: matches of patterns, destinations (None: whatever), something to decode."""
 
     matches: bool = True
-    places: bool = True
+    places: Sequence[Pass] | None = None
     codes: bool = True
 
 
@@ -82,8 +81,9 @@ class Reader:
                 pieces.append(Piece(field, text, text.lower()))
             else:
                 pieces.extend(self._pieces(field, text))
-            if not is_short or glance.places or may_be(field, text):
-                named = extract(field, text)
+            places = glance.places if is_short else None
+            if places is None or places or may_be(field, text):
+                named = extract(field, text, among=places)
                 complete &= named.complete
                 for where in named.destinations:
                     found.setdefault((where.kind, where.address), self._placed(session, where))
@@ -106,7 +106,7 @@ class Reader:
         if not is_plain(whole):
             return _Glance()
         matches = not self._is_local or bool(self.patterns.match(whole.lower()))
-        return _Glance(matches, may_hold_places(whole), may_hold_codes(whole))
+        return _Glance(matches, worthwhile(whole), may_hold_codes(whole))
 
     def text(self, session: Session, field: str, text: str, role: str) -> Reading:
         """Reading of a text somebody said; remembers which destinations it names, and how far the speaker counts."""

@@ -7,7 +7,7 @@ other letter as 0xE0, anything else as 0x80, so that places in the bytes are pla
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 from urllib.parse import unquote
 
@@ -43,16 +43,17 @@ def destinations(field: str, text: str) -> tuple[Destination, ...]:
     return extract(field, text).destinations
 
 
-def extract(field: str, text: str) -> Extract:
+def extract(field: str, text: str, *, among: Sequence[Pass] | None = None) -> Extract:
     """Where content can go.
 
     Args:
         field: Dotted path of the argument; its last name may say what a bare text is, for instance ``channel``.
         text: Anything.
+        among: What `worthwhile` said of a text that this is a part of, to be spared looking for more.
     """
     seen = normalise.visible(text)
     data = normalise.shape(seen.text)
-    passes = _worthwhile(data)
+    passes = _worthwhile(data, _PASSES if among is None else among)
     if not passes and not may_be(field, seen.text):
         return _NOTHING
     search = _Search(field, seen.text, data)
@@ -63,9 +64,9 @@ def extract(field: str, text: str) -> Extract:
     return Extract(tuple(found[:LIMIT]), search.complete and len(found) <= LIMIT)
 
 
-def may_hold(text: str) -> bool:
-    """Whether something may stand within `text`, or within a part of it; of a part as a whole this says nothing."""
-    return bool(_worthwhile(normalise.shape(normalise.visible(text).text)))
+def worthwhile(text: str) -> list[Pass]:
+    """What may be found within `text`, or within a part of it; of a part as a whole this says nothing."""
+    return _worthwhile(normalise.shape(normalise.visible(text).text), _PASSES)
 
 
 def may_be(field: str, text: str) -> bool:
@@ -99,7 +100,7 @@ class _Search:
         self.tries = _TRIES
         self.complete = True
 
-    def run(self, passes: list[_Pass]) -> None:
+    def run(self, passes: list[Pass]) -> None:
         try:
             for one in passes:
                 self._pass(one.found, one.take)
@@ -398,8 +399,10 @@ _REST: Final = r"[^\x00-\x20<>\"`\x7f\x80]"
 _LABEL: Final = r"[A-Za-z0-9\xe0_-]+"
 _LOCAL: Final = r"(?:\"[^\"\x00-\x1f@]{1,64}\"|[A-Za-z0-9.!#$%&'*+^_~\xe0-]+)"
 _MAIL: Final = regex.latin1(rf"{_LOCAL}@(?:\[[0-9A-Fa-f:.]+\]|{_LABEL}(?:\.{_LABEL})*)")
-_IPV6: Final = regex.latin1(r"[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){2,7}")
-_IBAN: Final = regex.latin1(rf"(?i)(?:^|[^A-Za-z0-9])(?:{'|'.join(IBAN_LENGTHS)})[0-9]{{2}}[ .-]?[A-Za-z0-9]{{4}}")
+_IPV6: Final = r"[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){2,7}"
+_IBAN: Final = rf"(?i)(?:^|[^A-Za-z0-9])(?:{'|'.join(IBAN_LENGTHS)})[0-9]{{2}}[ .-]?[A-Za-z0-9]{{4}}"
+_MAYBE_IPV6: Final = regex.latin1_set([r":[0-9A-Fa-f]*:"])
+_MAYBE_IBAN: Final = regex.latin1_set([_IBAN])
 _AT_SIGN: Final = r"(?: ?(?:\(at\)|\[at\]|\{at\}|\(@\)|\[@\]) ?)"
 _DOT_SIGN: Final = r"(?: ?(?:\(dot\)|\[dot\]|\{dot\}|\[\.\]|\(\.\)) ?)"
 _WRITTEN_OUT: Final = (
@@ -412,9 +415,8 @@ _WRITTEN_OUT: Final = (
 _PLAIN: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ \t\r\n,;!?'\"_\xe0\x80"
 _DIGITS: Final = b"0123456789"
 _SIGNS: Final = b"@:.<)]}" + _DIGITS
-_DOTS: Final = 64  # so many are looked at one by one
 _SPOKEN: Final = 256  # a sign of its own: a dot that is written as a word
-_WRITTEN: Final = regex.latin1(r"(?i)[(\[{](?:at|dot|@|\.)[)\]}]| dot ")
+_WRITTEN: Final = regex.latin1_set([r"(?i)[(\[{](?:at|dot|@|\.)[)\]}]| dot "])
 
 
 def _has_mailto(data: bytes) -> bool:
@@ -434,34 +436,28 @@ def _has_at(data: bytes) -> bool:
 
 
 def _has_written_out(data: bytes) -> bool:
-    return _WRITTEN.search(data) is not None
+    return _WRITTEN.Match(data) is not None
 
 
 def _has_name(data: bytes) -> bool:
     """A dot that ends no sentence, or the slashes in front of a name."""
-    if data.count(b".") > _DOTS:
-        return True
-    at = data.find(b".")
-    while at >= 0:
-        if data[at + 1 : at + 2] not in (b" ", b"\n", b""):
-            return True
-        at = data.find(b".", at + 1)
-    return b"//" in data
+    ends = data.count(b". ") + data.count(b".\n") + data.endswith(b".")
+    return data.count(b".") > ends or b"//" in data
 
 
 def _has_ipv6(data: bytes) -> bool:
-    return data.count(b":") > 1 and _IPV6.search(data) is not None
+    return data.count(b":") > 1 and _MAYBE_IPV6.Match(data) is not None
 
 
 def _has_account(data: bytes) -> bool:
-    return _IBAN.search(data) is not None
+    return _MAYBE_IBAN.Match(data) is not None
 
 
 def _has_many_digits(data: bytes) -> bool:
     return len(data) - len(data.translate(None, _DIGITS)) >= 8
 
 
-class _Pass(Struct, frozen=True):
+class Pass(Struct, frozen=True):
     """What to look for in one go over a text; what one took, the next do not see.
 
     Attributes:
@@ -477,21 +473,23 @@ class _Pass(Struct, frozen=True):
     take: Take
 
 
-def _worthwhile(data: bytes) -> list[_Pass]:
+def _worthwhile(data: bytes, among: Sequence[Pass]) -> list[Pass]:
     """The passes that may find something; a text that is a part of another has none that the whole has not."""
+    if not among:
+        return []
     rest = data.translate(None, _PLAIN)
     signs = {sign for sign in _SIGNS if sign in rest}
     if b" dot " in data.lower():
         signs.add(_SPOKEN)
-    return [one for one in _PASSES if not one.signs.isdisjoint(signs) and one.is_worth(data)] if signs else []
+    return [one for one in among if not one.signs.isdisjoint(signs) and one.is_worth(data)] if signs else []
 
 
 _PASSES: Final = (
-    _Pass(frozenset(b":"), _has_mailto, regex.latin1(rf"(?i)mailto:{_REST}+"), _take_mailto),
-    _Pass(frozenset(b":"), _has_scheme, regex.latin1(rf"[A-Za-z][A-Za-z0-9+.-]*:(?:\\?/|\\){{2}}{_REST}+"), _take_url),
-    _Pass(frozenset(b"<"), _has_mention, regex.latin1(r"<[@#][A-Za-z0-9]+(?:\|[^<>\x00-\x1f]*)?>"), _take_mention),
-    _Pass(frozenset(b"@"), _has_at, _MAIL, _take_mail),
-    _Pass(
+    Pass(frozenset(b":"), _has_mailto, regex.latin1(rf"(?i)mailto:{_REST}+"), _take_mailto),
+    Pass(frozenset(b":"), _has_scheme, regex.latin1(rf"[A-Za-z][A-Za-z0-9+.-]*:(?:\\?/|\\){{2}}{_REST}+"), _take_url),
+    Pass(frozenset(b"<"), _has_mention, regex.latin1(r"<[@#][A-Za-z0-9]+(?:\|[^<>\x00-\x1f]*)?>"), _take_mention),
+    Pass(frozenset(b"@"), _has_at, _MAIL, _take_mail),
+    Pass(
         frozenset((*b")]}", _SPOKEN)),
         _has_written_out,
         regex.latin1(
@@ -501,7 +499,7 @@ _PASSES: Final = (
         ),
         _take_obfuscated,
     ),
-    _Pass(
+    Pass(
         frozenset(b"."),
         _has_name,
         regex.latin1(
@@ -512,14 +510,14 @@ _PASSES: Final = (
         ),
         _take_host,
     ),
-    _Pass(frozenset(b":"), _has_ipv6, _IPV6, _take_ipv6),
-    _Pass(
+    Pass(frozenset(b":"), _has_ipv6, regex.latin1(_IPV6), _take_ipv6),
+    Pass(
         frozenset(_DIGITS),
         _has_account,
-        _IBAN,
+        regex.latin1(_IBAN),
         _take_iban,
     ),
-    _Pass(
+    Pass(
         frozenset(_DIGITS),
         _has_many_digits,
         regex.latin1(

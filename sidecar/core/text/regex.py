@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from sidecar.errors import ConfigError
@@ -44,15 +45,28 @@ def compiled_bytes(regex: str, *, max_mem: int = ONE_MAX_MEM) -> Any:
 
 def compiled_set(regexes: list[str], *, max_mem: int = SET_MAX_MEM) -> Any:
     """A set; `Match(bytes)` is the list of those that match anywhere, in any order, and None where none does."""
-    made = re2.Set.SearchSet(options(max_mem))
+    return _set(regexes, options(max_mem))
+
+
+def latin1(regex: str) -> Any:
+    """A compiled expression over raw bytes, each a character of its own."""
+    return re2.compile(regex.encode("latin-1"), _latin1(ONE_MAX_MEM))
+
+
+def latin1_set(regexes: list[str]) -> Any:
+    """A set of such expressions; whether any matches it tells faster than one expression finds its place."""
+    return _set([regex.encode("latin-1") for regex in regexes], _latin1(SET_MAX_MEM))
+
+
+def _set(regexes: Iterable[str | bytes], how: Any) -> Any:
+    made = re2.Set.SearchSet(how)
     for regex in regexes:
         made.Add(regex)
     made.Compile()
     return made
 
 
-def latin1(regex: str) -> Any:
-    """A compiled expression over raw bytes, each a character of its own."""
-    made = options(ONE_MAX_MEM)
+def _latin1(max_mem: int) -> Any:
+    made = options(max_mem)
     made.encoding = re2.Options.Encoding.LATIN1
-    return re2.compile(regex.encode("latin-1"), made)
+    return made
