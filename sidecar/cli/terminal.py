@@ -7,12 +7,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console  # loaded where something is shown: the gate waits for all that is loaded here
 
 OK, NO, UNSURE = 0, 1, 2
 """Exit codes: fine; the answer is no; cannot tell."""
@@ -28,8 +27,8 @@ class Terminal:
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
         wide = None if sys.stdout.isatty() else 200
-        self._out = _Console(highlight=False, markup=False, emoji=False, width=wide)
-        self._err = _Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self._out = _console()(highlight=False, markup=False, emoji=False, width=wide)
+        self._err = _console()(stderr=True, highlight=False, markup=False, emoji=False)
 
     def show(self, document: Any, words: str) -> None:
         """A result: the document as JSON, or its words."""
@@ -40,11 +39,15 @@ class Terminal:
 
     def say(self, words: str) -> None:
         """A line for people."""
+        from rich.text import Text
+
         if not self.as_json:
             self._guarded(lambda: self._out.print(Text(safe(words)), soft_wrap=True))
 
     def warn(self, words: str) -> None:
         """A line on standard error."""
+        from rich.text import Text
+
         self._guarded(lambda: self._err.print(Text(safe(words)), soft_wrap=True))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], document: Any) -> None:
@@ -52,6 +55,9 @@ class Terminal:
         if self.as_json:
             self._print_json(document)
             return
+        from rich.table import Table
+        from rich.text import Text
+
         table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
         for column in columns:
             table.add_column(column, overflow="fold")
@@ -66,6 +72,8 @@ class Terminal:
             yield lambda count: None
             return
         if total is not None:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
             shown = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn())
             with Progress(*shown, console=self._err, transient=True) as bar:
                 task = bar.add_task(title, total=total)
@@ -98,11 +106,16 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class _Console(Console):
+@cache
+def _console() -> type[Console]:
     """Leaves it to us what a closed pipe means; rich ends the program with 1, which here is an answer."""
+    from rich.console import Console
 
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
+    class Quiet(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Quiet
 
 
 def safe(text: str) -> str:

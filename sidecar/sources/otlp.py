@@ -10,13 +10,10 @@ import stat
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import grpc
 import msgspec
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
@@ -33,6 +30,9 @@ from sidecar.sources import Doorman, InboxFullError
 from sidecar.sources.decode import Signal
 from sidecar.sources.intake import BusyError, Receipt
 from sidecar.sources.limits import OverLimitError
+
+if TYPE_CHECKING:
+    from cryptography import x509  # loaded where there is TLS: the gate waits for all that is loaded here
 
 METRICS_IGNORED = "metrics are not used here"
 
@@ -139,6 +139,10 @@ def read_tls(settings: TlsSettings, now: datetime.datetime) -> Pem:
     Raises:
         ConfigError: A file cannot be read, its key is open to everybody, or the certificate is not valid at `now`.
     """
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     certificate = _read(settings.certificate, "certificate")
     key = _read(settings.key, "key")
     if settings.key.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
@@ -179,6 +183,8 @@ def _read(path: Path, name: str) -> bytes:
 
 
 def _names(certificate: x509.Certificate) -> frozenset[str]:
+    from cryptography import x509
+
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Final
 
@@ -496,6 +497,7 @@ _BIT: Final = np.array([0, 1, 2, 4, 8, 16, 32, 0, 0, 0, 0, 0, 0], np.uint8)
 _FOLDABLE: Final = (
     (0, 0x3400), (0xA000, 0xAC00), (0xD7B0, 0xD800), (0xF900, 0x17000), (0x1AFF0, 0x20000), (0x2F800, 0x2FA20),
 )  # fmt: skip
+_IDEOGRAPHS: Final = ((0x17000, 0x1AFF0), (0x20000, _BEYOND))
 _LATIN_BLOCKS: Final = (
     (0, 0x02B0), (0x1D00, 0x1DC0), (0x1E00, 0x1F00), (0x2C60, 0x2C80), (0xA720, 0xA800), (0xAB30, 0xAB70),
 )  # fmt: skip
@@ -526,19 +528,21 @@ class _Tables:
         for group, kind in ((look_alikes.STRAY, _STRAY), (look_alikes.LOOSE, _LOOSE), (look_alikes.KIN, _ALIKE)):
             self._alike |= {char: (kind, letter) for letter, chars in group.items() for char in chars}
         self._plain = {char: to for part in (_PLAIN, look_alikes.LATIN) for to, chars in part.items() for char in chars}
-        for first, end in _FOLDABLE:
-            for code in range(first, end):
-                self._enter(code, chr(code))
-        for code in (*range(0x17000, 0x1AFF0), *range(0x20000, _BEYOND)):
-            if unicodedata.category(chr(code)) == "Cn":
+        special = {*map(chr, (*_HIDDEN_MORE, *_BLANKS, 0x20E3)), *self._plain, *self._alike}
+        for code, char, category in _categories(_FOLDABLE):
+            if char in special or category not in ("Cn", "Co", "Lo") or unicodedata.decomposition(char):
+                self._enter(code, char, category)
+            elif category != "Lo":  # most characters are letters that fold to themselves, or are none at all
+                self.kind[code] = _VOID
+        for code, _, category in _categories(_IDEOGRAPHS):
+            if category == "Cn":
                 self.kind[code] = _VOID
         self.kind[0x4DC0:0x4E00] = bytes([_OTHER]) * 0x40  # hexagrams
         self.kind[0xD800:0xF900] = bytes([_OTHER]) * 0x800 + bytes([_VOID]) * 0x1900
         self.kind[_BEYOND] = _HIDDEN
         self.folded[0xD800:0xE000] = self.cleaned[0xD800:0xE000] = 0xFFFD
 
-    def _enter(self, code: int, char: str) -> None:
-        category = unicodedata.category(char)
+    def _enter(self, code: int, char: str, category: str) -> None:
         kind = self.kind[code] = self._kind(code, category)
         parts = unicodedata.decomposition(char)
         if kind in (_LETTER, _OTHER, _VOID) and not parts and char not in self._plain and char not in self._alike:
@@ -582,6 +586,14 @@ class _Tables:
         letter = unicodedata.normalize("NFD", char)[0]
         if self.kind[code] != _LETTER and unicodedata.category(letter)[0] == "L":
             self.bare[code] = ord(letter)
+
+
+def _categories(blocks: tuple[tuple[int, int], ...]) -> Iterator[tuple[int, str, str]]:
+    """Code, character and category, all at once: one by one they take most of the start of a process."""
+    for block in blocks:
+        codes = range(*block)
+        chars = list(map(chr, codes))
+        yield from zip(codes, chars, map(unicodedata.category, chars), strict=True)
 
 
 _TABLES: Final = _Tables()

@@ -8,6 +8,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from publicsuffixlist import PublicSuffixList
 
 from sidecar.core.text import extract, hosts
 from sidecar.core.text.extract import LIMIT, destinations, looks_like, registrable
@@ -132,6 +133,12 @@ def test_a_bare_text_is_what_its_form_or_its_field_says(field: str, text: str, e
 def test_each_address_is_told_once_where_it_stands_first() -> None:
     text = "a@b.example, A@B.example, https://b.example/1 https://b.example/2"
     assert found(text) == [("mail", "a@b.example", "a@b.example"), ("url", "b.example", "https://b.example/1")]
+
+
+def test_the_public_suffix_list_is_read_as_its_package_reads_it() -> None:
+    theirs, ours = PublicSuffixList(), hosts._suffixes()
+    assert ours._publicsuffix == theirs._publicsuffix
+    assert ours._maxlabel == theirs._maxlabel
 
 
 def test_domains_are_registrable() -> None:
