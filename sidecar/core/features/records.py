@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import chain, islice
 from typing import Any
 
@@ -23,6 +24,8 @@ MAX_OF_EVENT = 16
 MAX_CHARACTERS = 6000
 STEM = 7
 SHORTEST = 4
+MAX_WORD = 40
+"""A longer word is known by its head."""
 AUTHOR_KEYS = frozenset(
     """from from_ sender author sent_by created_by user username owner assignee reporter requested_by approved_by
     decided_by signed_by von absender de expéditeur da mittente remitente""".split()  # noqa: SIM905
@@ -189,14 +192,12 @@ def record_of(value: Any, span: str, field: str, *, fate: bool) -> Record | None
             addressees.update(words)
         parties.update(words)
     tokens: dict[str, None] = {}
-    for word in dict.fromkeys(_split(told)):
-        lower = word.lower()
-        if lower in COMMON or (stem := lower[:STEM]) in _COMMON_STEMS:
-            continue
-        if len(word) >= SHORTEST or (len(word) > 1 and lower[0].isdigit()):
+    for word in _split(told):
+        stem, name = _known_by(word[:MAX_WORD])
+        if stem:
             tokens[stem] = None
-        if len(word) >= 3 and word[0].isupper() and word[1:].islower():
-            parties[lower] = None
+        if name:
+            parties[name] = None
     return Record(
         span=span,
         field=field,
@@ -210,13 +211,20 @@ def record_of(value: Any, span: str, field: str, *, fate: bool) -> Record | None
 
 def stems(text: str) -> dict[str, None]:
     """Stems of the words of `text` that may tell it from others: rarer words, names and numbers, in order."""
-    return {
-        word[:STEM]: None
-        for word in _split(text[:MAX_CHARACTERS].lower())
-        if (len(word) >= SHORTEST or (len(word) > 1 and word[0].isdigit()))
-        and word not in COMMON
-        and word[:STEM] not in _COMMON_STEMS
-    }
+    known = [_known_by(word[:MAX_WORD])[0] for word in _split(text[:MAX_CHARACTERS])]
+    return {stem: None for stem in known if stem}
+
+
+@lru_cache(maxsize=8192)
+def _known_by(word: str) -> tuple[str, str]:
+    """The stem by which a word tells its text from others, and the name that it may be; "" each where it is none."""
+    lower = word.lower()
+    stem = lower[:STEM]
+    if lower in COMMON or stem in _COMMON_STEMS:
+        return "", ""
+    tells = len(word) >= SHORTEST or (len(word) > 1 and lower[0].isdigit())
+    names = len(word) >= 3 and word[0].isupper() and word[1:].islower()
+    return stem if tells else "", lower if names else ""
 
 
 def _texts(value: dict[str, Any]) -> str:
@@ -230,13 +238,16 @@ def _heads(value: Any, told: str) -> Iterator[tuple[str, str]]:
                 yield key.lower(), plain_text(item)[:256]
     if isinstance(value, str) and "\n" not in value and (speaker := _speaker(value)):
         yield "author", speaker
-    for line in told[:800].replace("\\n", "\n").split("\n")[:8]:
+    for line in told[:800].replace("\\n", "\n").split("\n", 8)[:8]:
         key, colon, text = line.partition(":")
         if colon and key.strip().lower() in PARTY_KEYS:
             yield key.strip().lower(), text[:256]
 
 
 def _split(text: str) -> list[str]:
+    """Words, without the marks around and within them."""
+    if text.isascii():
+        return text.encode().translate(_ASCII_BLANKS).decode().split()
     return text.translate(_BLANKS).split()
 
 
@@ -250,6 +261,8 @@ def _words(text: str) -> list[str]:
 _BLANKS = {ord(mark): " " for mark in map(chr, range(128)) if not mark.isalnum()} | dict.fromkeys(
     map(ord, "“”‘’„«»‹›…–—·•¿¡\N{NO-BREAK SPACE}"), " "
 )
+
+_ASCII_BLANKS = bytes(_BLANKS.get(code, chr(code)).encode()[0] if code < 128 else code for code in range(256))
 
 COMMON = frozenset(
     """about above across after afternoon again against agent agree ahead allow almost alone along already also although
