@@ -347,7 +347,7 @@ async def _save(
     try:
         await telemetry.save_checkpoint(cursor, upserts, deletes)
     except Exception as error:
-        snapshots.failed(upserts)
+        snapshots.failed(upserts, deletes)
         log.warning("no checkpoint could be stored", extra={"reason": type(error).__name__})
 
 

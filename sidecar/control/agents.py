@@ -179,8 +179,6 @@ class AgentService:
         """What the client may let go on when nobody answers: what the gate, which sees no description, holds, too."""
         if tool.name in self._service.fail_open:
             return pb.ToolEffect(reversible=True, known=True)
-        if tool.name in self._service.fail_open:
-            return pb.ToolEffect(reversible=True, known=True)
         catalogue = self._service.pipeline.reader.catalogue
         alone = catalogue.effect(tool.name, None)
         described = catalogue.effect(tool.name, None, tool.description) if tool.description else alone

@@ -51,6 +51,7 @@ class OperatorService:
         self._service, self._clock_ns = service, clock_ns
         self._most_followers = settings.followers
         self._followers: dict[asyncio.Queue[pb.FollowResponse], None] = {}
+        self._changes: dict[asyncio.Future[Message], None] = {}
         self._asked: dict[tuple[str, str], _Asking] = {}
         service.watchers.append(self)
 
@@ -349,14 +350,26 @@ class OperatorService:
             answers.append(answer)
             return Request(*who, asked, answer.SerializeToString(), self._clock_ns())
 
-        async with self._alone(who):
-            if (before := self._service.control.request(*who)) is not None:
-                return _same(before, asked, kind)
-            try:
-                await run(receipt)
-            except RequestExistsError as error:
-                return _same(error.request, asked, kind)
-        return answers[-1]
+        async def once() -> Message:
+            async with self._alone(who):
+                if (before := self._service.control.request(*who)) is not None:
+                    return _same(before, asked, kind)
+                try:
+                    await run(receipt)
+                except RequestExistsError as error:
+                    return _same(error.request, asked, kind)
+            return answers[-1]
+
+        # A caller that leaves must not leave a change that is on the disk and not in force.
+        change = asyncio.ensure_future(once())
+        self._changes[change] = None
+        change.add_done_callback(self._changed)
+        return await asyncio.shield(change)
+
+    def _changed(self, change: asyncio.Future[Message]) -> None:
+        self._changes.pop(change, None)
+        if not change.cancelled():
+            change.exception()  # its caller may have left; otherwise it is told
 
     @contextlib.asynccontextmanager
     async def _alone(self, who: tuple[str, str]) -> AsyncIterator[None]:

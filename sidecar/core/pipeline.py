@@ -42,6 +42,7 @@ MAX_DECISIONS, MAX_CAUSES, MAX_TREE, MAX_PARENTS = 20_000, 16, 10_000, 20_000
 NOTICE_SEVERITY = {
     "conflicting_duplicate": Severity.MEDIUM,
     "identity_mismatch": Severity.MEDIUM,
+    "ran_refused": Severity.HIGH,
     "ungated_act": Severity.MEDIUM,
     "nonfinite": Severity.MEDIUM,
     "label_churn": Severity.MEDIUM,
@@ -317,10 +318,6 @@ class Pipeline:
         elif held.policy != self.policy.digest:
             answer = replace(held.decision, answer="wait", ground="system", system="policy_changed")
         else:
-            session = self._about_to_change(held.event.session)
-            if session is not None:
-                for reason in held.decision.reasons:
-                    remember(session.cleared, kind_of(reason.detector, held.event), None, MAX_KINDS)
             answer = replace(held.decision, answer="allow", ground="judged", state="running")
         session = self.sessions.get(held.event.session)
         self._answers[event_id_] = Answered(answer, 0 if session is None else session.span_count)
@@ -376,9 +373,11 @@ class Pipeline:
             )
         if event.reading.hits and not session.aware and _in_own_words(event):
             session.aware = bool(event.reading.hit("aware."))
+        if isinstance(event, ToolCall) and event.phase == "ended":
+            self._ran(event, session, outcome, now_ns)
+        if judgement.failed:  # also where it only read: what it did not take in it cannot find later
+            session.note_unscored(("detector_failed",))
         if isinstance(event, ToolCall) and event.phase == "started":
-            if judgement.failed:
-                session.note_unscored(("detector_failed",))
             self._act(event, session, findings, judgement.failed, outcome, asked=asked, now_ns=now_ns, before=before)
             return
         if not findings:
@@ -394,6 +393,17 @@ class Pipeline:
         if pausing:
             self._pause_for(session, event, pausing, outcome, now_ns)
 
+    def _ran(self, event: ToolCall, session: Session, outcome: Outcome, now_ns: int) -> None:
+        """An act has ended; one that the gate had refused should not have run."""
+        known = self._answers.get(event.event_id)
+        if known is None or event.failed or known.decision.answer == "allow":
+            return
+        place = event.spans[-1] if event.spans else ""
+        text = "an act ran that the gate had not allowed"
+        about = event_id(session.key.realm, "ran_refused", event.event_id)
+        notice = Notice("ran_refused", session.key, event.agent, event.at_ns, place, about, text)
+        self._noticed(notice, outcome, now_ns)
+
     def _act(
         self, event: ToolCall, session: Session, findings: list[Finding], failed: tuple[str, ...],
         outcome: Outcome, *, asked: bool, now_ns: int, before: Decision | None,
@@ -404,7 +414,7 @@ class Pipeline:
         spared = frozenset(
             f.id for f in findings if f.family == "behaviour" and not self.radius.allows(now_ns, len(self.sessions))
         )
-        refused = _refused(findings, event, session) if session.refused else frozenset()
+        refused = _refused(findings, event, session) if asked and session.refused else frozenset()
         decision, actions = gate.decide(
             event, findings, failed, run, self.policy, closed=self._closed, spared=spared, refused=refused
         )

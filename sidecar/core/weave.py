@@ -628,17 +628,22 @@ class Weaver:
             self._notice("clock_skew", session, agent, span.end_ns, place, "", text)
         if not (span.rest or span.events or span.status_message):
             return
-        for field, text in oddities.side_texts(span):
+        for index, (field, text) in enumerate(oddities.side_texts(span)):
+            if index == oddities.MAX_SIDE_TEXTS:
+                session.note_unscored(("uninspectable",))
+                break
             digest = text_digest(text)
             if digest in session.texts:
                 continue
             remember(session.texts, digest, Told(span.start_ns, span.end_ns, False), MAX_TEXTS)
             reading = self.read_text(session, field, text, "agent")
+            if not reading.complete:
+                session.note_unscored(("uninspectable",))
             if not reading.hits:
                 continue
             events.append(
                 Reasoning(
-                    event_id=event_id(session.key.realm, field, place),
+                    event_id=event_id(session.key.realm, field, place, str(index)),
                     session=session.key,
                     agent=agent,
                     at_ns=span.end_ns,

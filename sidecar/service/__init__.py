@@ -69,8 +69,14 @@ class Service(Gate):
 
     def feed(self, span: Span, speaker: Speaker, arrived_ns: int, position: tuple[int, int]) -> None:
         """Gives one durable span to the core."""
-        outcome = self.pipeline.feed(Record(span, speaker, arrived_ns, position), arrived_ns)
-        self.fed = (position[0], position[1] + 1)
+        try:
+            outcome = self.pipeline.feed(Record(span, speaker, arrived_ns, position), arrived_ns)
+        except Exception:  # ours; what this span tells is missing, and is announced like any that was refused
+            if self.losses is not None:
+                self.losses.note(speaker, "internal", requests=0, spans=1)
+            raise
+        finally:
+            self.fed = (position[0], position[1] + 1)
         self.settle(outcome)
         self.arrivals.arrived(speaker.realm, span.trace_id, span.span_id)
 
@@ -93,7 +99,9 @@ class Service(Gate):
         self.settle(
             self.pipeline.announce("telemetry_dropped", key, agent, loss.text, now_ns, about=about, score=score)
         )
-        self._note_unscored(self.pipeline.sessions.latest(realm, now_ns - RECENT_NS), "dropped")
+        for name in self.pipeline.sessions.realms():
+            if name == realm or loss.concerns(name):
+                self._note_unscored(self.pipeline.sessions.latest(name, now_ns - RECENT_NS), "dropped")
 
     def recall(self, state: ControlState) -> None:
         """Takes back what control.db holds: who is paused stays paused, before anybody is answered."""

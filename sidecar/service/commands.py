@@ -78,20 +78,26 @@ class Commands(Approvals):
             StorageError: It could not be stored; the session stays held.
         """
         async with self._orders:
-            now_ns = self._clock_ns()
-            causes = set(self.pipeline.runs.get(key).causes)
-            planned = [
-                self.pipeline.runs.plan_resume(Resume(key, pause_id, epoch, actor, reason, now_ns, tuple(clears)))
-            ]
-            for child in self.pipeline.tree(key)[1:] if tree else ():
-                run = self.pipeline.runs.get(child)
-                if run.desired == "paused" and causes.issuperset(run.causes):
-                    command = Resume(child, run.pause_id, run.epoch, actor, reason, now_ns, tuple(clears))
-                    planned.append(self.pipeline.runs.plan_resume(command))
-            await self._commit(planned, [], actor, request_id, approvals=approvals, receipt=receipt)
-            for approval in approvals:
-                self._close(approval)
-            return self._apply(planned, actor, request_id)
+            return await self._resume(
+                key, pause_id, epoch, actor, reason, clears, request_id, tree=tree, approvals=approvals, receipt=receipt
+            )
+
+    async def _resume(
+        self, key: SessionKey, pause_id: str, epoch: int, actor: str, reason: str, clears: Sequence[str],
+        request_id: str, *, tree: bool = False, approvals: Sequence[Approval] = (), receipt: Receipt | None = None,
+    ) -> list[Transition]:  # fmt: skip
+        now_ns = self._clock_ns()
+        causes = set(self.pipeline.runs.get(key).causes)
+        planned = [self.pipeline.runs.plan_resume(Resume(key, pause_id, epoch, actor, reason, now_ns, tuple(clears)))]
+        for child in self.pipeline.tree(key)[1:] if tree else ():
+            run = self.pipeline.runs.get(child)
+            if run.desired == "paused" and causes.issuperset(run.causes):
+                command = Resume(child, run.pause_id, run.epoch, actor, reason, now_ns, tuple(clears))
+                planned.append(self.pipeline.runs.plan_resume(command))
+        await self._commit(planned, [], actor, request_id, approvals=approvals, receipt=receipt)
+        for approval in approvals:
+            self._close(approval)
+        return self._apply(planned, actor, request_id)
 
     async def resume_scope(
         self, scope: str, pause_id: str, actor: str, reason: str, request_id: str, *, receipt: Receipt | None = None
@@ -194,13 +200,14 @@ class Commands(Approvals):
     ) -> Alert:  # fmt: skip
         """Closes an alert with a reviewer's verdict; acts like those of one that is right stay refused."""
         now_ns = self._clock_ns()
-        closed = self.pipeline.alerts.close(alert, verdict, now_ns)
+        closed = self.pipeline.alerts.closed(alert, verdict, now_ns)
         entry = replace(
             self._entry("review", alert.session, actor=actor, request_id=request_id),
             detail={"alert": alert.fingerprint, "verdict": verdict, "reason": reason[:256]},
         )
         batch = ControlBatch(alerts=[closed], audit=[entry], requests=[receipt(closed)] if receipt else [])
         await self._store(batch)
+        closed = self.pipeline.alerts.close(alert, verdict, now_ns)
         if verdict == "true_positive":
             self.pipeline.confirm(closed)
         self._alerts_changed([closed])
@@ -236,14 +243,14 @@ class Commands(Approvals):
                 if self.approvals[decision_id].state == "open":
                     self._close(decided)
                 return decided
-        run = self.run_of(approval.session)
-        if set(run.causes) != {decision_id}:
-            raise ControlError("FAILED_PRECONDITION", "something else holds the session, too: resume it")
-        await self.resume(
-            approval.session, run.pause_id, run.epoch, actor, reason, (), request_id,
-            approvals=[decided], receipt=(lambda _: requests[0]) if requests else None,
-        )  # fmt: skip
-        return self.approvals.get(decision_id, decided)
+            run = self.run_of(approval.session)
+            if set(run.causes) != {decision_id}:
+                raise ControlError("FAILED_PRECONDITION", "something else holds the session, too: resume it")
+            await self.resume(
+                approval.session, run.pause_id, run.epoch, actor, reason, (), request_id,
+                approvals=[decided], receipt=(lambda _: requests[0]) if requests else None,
+            )  # fmt: skip
+            return self.approvals.get(decision_id, decided)
 
 
 def _saved_scope(scope: str, causes: tuple[Cause, ...], pause_id: str, now_ns: int) -> SavedScope:

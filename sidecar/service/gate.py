@@ -143,7 +143,7 @@ class Gate(Commands):
         )
         clear_way()
         self.flush()  # rows keep the gate's order
-        appended = None if row is None else asyncio.ensure_future(self.telemetry.append(row))
+        appended = None if row is None else self._append(row)
         try:
             async with asyncio.timeout(ALLOW_S):
                 await self._store(batch)
@@ -170,7 +170,12 @@ class Gate(Commands):
             known = asyncio.ensure_future(self._release(decision_id))
             known.add_done_callback(swallow)
             remember(self._releases, decision_id, known, MAX_RELEASES)
-        verdict = await asyncio.shield(known)
+        try:
+            verdict = await asyncio.shield(known)
+        except BaseException:
+            if known.done():
+                self._releases.pop(decision_id, None)  # whoever asks next is to be judged, not told the same mistake
+            raise
         if verdict is None:
             return None
         decision, minted = verdict.decision, verdict.grant

@@ -167,12 +167,16 @@ class Recording:
             self._timer = None
         rows, self._rows = self._rows, []
         for row in rows:
-            task = asyncio.ensure_future(self.telemetry.append(row))
-            self._appending[task] = None
-            task.add_done_callback(self._appended)
+            self._append(row)
         batch, self._soon = self._soon, ControlBatch()
         if batch.audit or batch.grants:
             self._post(batch)
+
+    def _append(self, row: Row) -> asyncio.Future[Any]:
+        task = asyncio.ensure_future(self.telemetry.append(row))
+        self._appending[task] = None
+        task.add_done_callback(self._appended)
+        return task
 
     def _appended(self, task: asyncio.Future[Any]) -> None:
         self._appending.pop(task, None)

@@ -40,6 +40,11 @@ class Loss(Struct):
     requests: Counter[str] = field(default_factory=Counter)
     spans: Counter[str] = field(default_factory=Counter)
 
+    def concerns(self, realm: str) -> bool:
+        """Whether telemetry of that realm may be among what was lost."""
+        agent = realm.removeprefix("agent:") if realm.startswith("agent:") else None
+        return self.speaker.realm == realm or _speaks_for(self.speaker, agent)
+
     @property
     def amount(self) -> int:
         """Spans, and requests of unknown spans."""
@@ -111,11 +116,8 @@ class Losses:
 
     def is_recent(self, realm: str) -> bool:
         """Whether telemetry of that realm, or of who may speak for it, was lost of late."""
-        now_ns, agent = self._clock_ns(), realm.removeprefix("agent:") if realm.startswith("agent:") else None
-        return any(
-            now_ns - loss.last_ns <= RECENT_NS and (loss.speaker.realm == realm or _speaks_for(loss.speaker, agent))
-            for loss in self._losses.values()
-        )
+        now_ns = self._clock_ns()
+        return any(now_ns - loss.last_ns <= RECENT_NS and loss.concerns(realm) for loss in self._losses.values())
 
 
 def _speaks_for(speaker: Speaker, agent: str | None) -> bool:

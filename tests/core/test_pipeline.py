@@ -9,13 +9,13 @@ from msgspec.structs import replace
 
 from sidecar.assembly import pipeline
 from sidecar.core.commands import Cause, Resume, Terminate, Transition
-from sidecar.core.events import Agent, Event, SessionKey
+from sidecar.core.events import Agent, Event, Message, SessionKey, ToolCall
 from sidecar.core.pipeline import Outcome
 from sidecar.core.runstate import CONFIRM_NS
 from sidecar.core.triage.policy import Policy, PolicyDocument
 from sidecar.core.weave import Asked
 from sidecar.errors import ControlError
-from tests.core.kit import SECOND_NS, Marked, Odd, Stage, assistant, call, chat, other, tool
+from tests.core.kit import SECOND_NS, Marked, Odd, Stage, assistant, call, chat, other, tool, user
 
 CRITICAL, HIGH = {"mark": "critical"}, {"mark": "high"}
 AGENT = Agent("local", "", "clerk")
@@ -430,3 +430,57 @@ def test_feeding_a_record_of_no_agent_says_nothing() -> None:
     stage = Stage(Marked)
     assert stage.feed(replace(other("web"), name="GET /")) == Outcome()
     assert stage.core.weaver.unmapped == 1
+
+
+# ------------------------------------------------------------ what must not be lost
+
+
+def test_approving_one_held_act_lets_that_one_run_and_no_other() -> None:
+    stage = Office(Marked, posture="enforce")
+    home = {"to": "amy@corp.example"}
+    held = stage.ask("s", "send_mail", HIGH | home, "c1").decision
+    assert held is not None
+    assert held.answer == "hold"
+    released = stage.core.release(held.event_id, stage.now_ns)
+    assert released is not None
+    assert released.answer == "allow"
+    assert stage.answer("s", "send_mail", CRITICAL | home | {"n": 2}, "c2") == "deny"
+
+
+def test_a_verdict_does_not_weaken_what_is_done_about_acts_that_were_not_asked() -> None:
+    stage = Office(Marked)
+    first = stage.feed(tool("send_mail", CRITICAL, session="s", agent="clerk"))
+    (alert,) = [alert for alert in first.alerts if alert.detector == "marked"]
+    stage.core.confirm(alert)
+    stage.resume("s", *[finding.id for finding in first.findings])
+    assert stage.state("s") == "running"
+    stage.feed(tool("send_mail", CRITICAL | {"n": 2}, session="s", agent="clerk", start=9))
+    assert stage.state("s") == "paused"
+
+
+def test_an_act_that_was_refused_and_ran_is_an_alert() -> None:
+    stage = Office(Marked)
+    assert stage.answer("s", "send_mail", CRITICAL, "a-call-of-its-own") == "deny"
+    ran = stage.feed(
+        tool("send_mail", CRITICAL, "sent", session="s", agent="clerk", call_id="a-call-of-its-own", start=5)
+    )
+    assert [alert.detector for alert in ran.alerts] == ["ran_refused"]
+    assert stage.answer("t", "read_file", {"path": "x"}, "another-call-id-1") == "allow"
+    fine = stage.feed(
+        tool("read_file", {"path": "x"}, "text", session="t", agent="clerk", call_id="another-call-id-1", start=9)
+    )
+    assert fine.alerts == []
+
+
+def test_a_detector_that_fails_while_reading_marks_the_session() -> None:
+    class Fragile(Marked):
+        name = "fragile"
+        sees = (ToolCall, Message)
+
+        def observe(self, event: Event) -> None:
+            if isinstance(event, Message):
+                raise RuntimeError("a mistake of ours")
+
+    stage = Stage(Fragile)
+    stage.feed(chat([user("hello")], [assistant("good day")], session="s"))
+    assert "detector_failed" in stage.session("s").unscored

@@ -328,7 +328,7 @@ class Leverage:
         recital = self._recital(event)
         to = event.reading.effect.recipient_fields
         for piece in event.reading.pieces:
-            if len(piece.folded) < 24 or not (piece.hits or self._facts) or piece.field in to:
+            if len(piece.folded) < 24 or not (piece.hits or self._facts or recital[0]) or piece.field in to:
                 continue
             signs, fact = self._signs(event, piece, recital)
             if not signs:

@@ -76,10 +76,21 @@ class AlertBook:
 
     def close(self, alert: Alert, verdict: str, now_ns: int) -> Alert:
         """Resolves an alert with a reviewer's verdict; one that has resolved already only gets the verdict."""
-        firing = self._by_session.get(alert.session, {}).get(alert.detector)
-        if firing is not None and firing.fingerprint == alert.fingerprint:
-            alert = self._resolve(alert.session, alert.detector, now_ns)
+        closed = self.closed(alert, verdict, now_ns)
+        if self._is_firing(alert):
+            self._drop(alert.session, alert.detector)
+        return closed
+
+    def closed(self, alert: Alert, verdict: str, now_ns: int) -> Alert:
+        """What `close` would return, without closing it."""
+        if self._is_firing(alert):
+            firing = self._by_session[alert.session][alert.detector]
+            alert = replace(firing, state="resolved", resolved_ns=now_ns)
         return replace(alert, verdict=verdict)
+
+    def _is_firing(self, alert: Alert) -> bool:
+        firing = self._by_session.get(alert.session, {}).get(alert.detector)
+        return firing is not None and firing.fingerprint == alert.fingerprint
 
     def rename(self, old: SessionKey, new: SessionKey) -> list[Alert]:
         """Moves a session's alerts to its new id; their fingerprints stay."""
