@@ -32,8 +32,9 @@ MAX_FAILURES = 3
 """A detector that fails so often, without a success between, is switched off until the policy is loaded again."""
 LEARN_DELAY_NS = 300 * 10**9
 """An event is learned at the earliest this long after it came, so that an alert can still reach its session."""
-LEARN_QUOTA = 200
-"""Events of one session that any baseline learns; one long session must not own its agent's normal."""
+LEARN_QUOTA = 100
+"""Events of one session that any baseline learns, an act being one; one long session must not own its agent's normal.
+"""
 MAX_PENDING = 4096
 MAX_AGENTS = 2000
 MAX_TOOLS = 256
@@ -67,7 +68,7 @@ class Detector(Protocol):
         """Judges; changes nothing."""
 
     def learn(self, event: Event) -> None:
-        """Moves a baseline; only events that are cleared, without their texts (see `lean`)."""
+        """Moves a baseline; only events that are cleared, without their texts (see `lean`), an act as it began."""
 
     def dump(self) -> Any:
         """State as plain data: dicts, lists, numbers, texts, bytes."""
@@ -112,6 +113,7 @@ class _Plan(Struct):
 
     name: str
     make: Callable[[], Any]
+    sees: tuple[type[Event], ...]
     by_session: bool
     observes: bool
     scores: bool
@@ -147,23 +149,20 @@ class Engine:
         self.touched: Callable[[AgentState], None] = lambda agent: None
         self.gone: Callable[[tuple[str, str]], None] = lambda key: None
         self._roles: dict[str, int] = {}
-        self._by_type: dict[type[Event], tuple[_Plan, ...]] = {}
         plans = [
             self._plan(detector, _wanted(detector, services or {}) | dict((options or {}).get(detector.name, {})))
             for detector in self.detectors
         ]
-        for kind in EVENT_TYPES:
-            self._by_type[kind] = tuple(
-                plan for plan, detector in zip(plans, self.detectors, strict=True) if kind in detector.sees
-            )
         self._plans = {plan.name: plan for plan in plans}
-        self._learners = {plan.name: plan for plan in plans if plan.learns}
+        self._by_type = {kind: tuple(plan for plan in plans if kind in plan.sees) for kind in EVENT_TYPES}
+        self._learners = {kind: tuple(p for p in those if p.learns) for kind, those in self._by_type.items()}
 
     @staticmethod
     def _plan(detector: type[Any], options: dict[str, Any]) -> _Plan:
         return _Plan(
             name=detector.name,
             make=lambda: detector(**options),
+            sees=detector.sees,
             by_session=detector.scope == "session",
             observes=hasattr(detector, "observe"),
             scores=hasattr(detector, "score"),
@@ -205,7 +204,7 @@ class Engine:
                 learnable |= plan.learns
                 if self._failures:
                     self._failures.pop(plan.name, None)
-        if learnable and not again:
+        if learnable and not again and not (isinstance(event, ToolCall) and event.phase == "ended"):
             agent.pending.append((now_ns + LEARN_DELAY_NS, session.key, lean(event)))
             if len(agent.pending) > MAX_PENDING:
                 agent.pending.popleft()
@@ -232,18 +231,18 @@ class Engine:
                 session.learned += 1
                 agent.learned += 1
                 count += 1
-                for name, plan in self._learners.items():
-                    if name in self.off or not isinstance(event, self._sees(name)):
+                for plan in self._learners[type(event)]:
+                    if plan.name in self.off:
                         continue
                     states = session.states if plan.by_session else agent.states
                     try:
-                        if (instance := states.get(name)) is None:
-                            instance = states[name] = plan.make()
+                        if (instance := states.get(plan.name)) is None:
+                            instance = states[plan.name] = plan.make()
                         instance.learn(event)
                     except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
                         raise
                     except BaseException:
-                        self._failed(name)
+                        self._failed(plan.name)
         return count
 
     def agent(self, agent: Agent) -> AgentState:
@@ -316,9 +315,6 @@ class Engine:
             }
             for key, state in self.agents.items()
         }
-
-    def _sees(self, name: str) -> tuple[type[Event], ...]:
-        return next(detector.sees for detector in self.detectors if detector.name == name)
 
     def _failed(self, name: str) -> None:
         self.failures[name] = self.failures.get(name, 0) + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -168,15 +168,16 @@ def _leaves(value: Any) -> tuple[list[tuple[str, str]], bool]:
         if isinstance(item, str):
             if item:
                 leaves.append((path, item))
-        elif isinstance(item, Mapping | list | tuple) and depth >= MAX_DEPTH:
+        elif isinstance(item, (int, float)):
+            if not isinstance(item, bool):
+                leaves.append((path, str(item)))
+        elif isinstance(item, (dict, list, tuple)) and depth >= MAX_DEPTH:
             complete &= not item
-        elif isinstance(item, Mapping):
+        elif isinstance(item, dict):
             stack.extend([(f"{path}.{str(key)[:MAX_KEY]}", item[key], depth + 1) for key in reversed(item)])
             leaves.extend([(f"{path}.(key)", key) for key in item if isinstance(key, str) and len(key) > MAX_KEY])
-        elif isinstance(item, list | tuple):
+        elif isinstance(item, (list, tuple)):
             stack.extend([(f"{path}.{index}", item[index], depth + 1) for index in reversed(range(len(item)))])
-        elif isinstance(item, int | float) and not isinstance(item, bool):
-            leaves.append((path, str(item)))
         elif isinstance(item, bytes):
             leaves.append((path, item.decode("utf-8", "replace")))
         if len(leaves) > MAX_LEAVES:

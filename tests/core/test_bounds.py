@@ -275,6 +275,6 @@ def test_agents_share_no_memory() -> None:
     stage.feed(tool("t", {}, session="one", agent="a", trace="A"))
     stage.feed(tool("t", {}, session="two", agent="b", trace="B"))
     states = stage.core.engine.agents
-    assert [key.id for _, key, _ in states["local", "a"].pending] == ["one", "one"]
-    assert [key.id for _, key, _ in states["local", "b"].pending] == ["two", "two"]
+    assert [key.id for _, key, _ in states["local", "a"].pending] == ["one"]
+    assert [key.id for _, key, _ in states["local", "b"].pending] == ["two"]
     assert Agent("local", "", "a") == states["local", "a"].agent
