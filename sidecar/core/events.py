@@ -18,7 +18,7 @@ Unscored = Literal[
 UNSCORED: tuple[str, ...] = Unscored.__args__  # type: ignore[attr-defined]
 
 
-class SessionKey(Struct, frozen=True, order=True):
+class SessionKey(Struct, frozen=True, order=True, gc=False):
     """A session: the realm it belongs to (`span.Speaker.realm`) and its id within it."""
 
     realm: str
@@ -28,7 +28,7 @@ class SessionKey(Struct, frozen=True, order=True):
         return f"{self.realm}/{self.id}"
 
 
-class Agent(Struct, frozen=True):
+class Agent(Struct, frozen=True, gc=False):
     """An agent role and the version of it that is running.
 
     Attributes:
@@ -52,8 +52,8 @@ class Agent(Struct, frozen=True):
 NO_AGENT = Agent()
 
 
-class Event(Struct, frozen=True, kw_only=True):
-    """What all events share.
+class Event(Struct, frozen=True, kw_only=True, gc=False):
+    """What all events share. Nothing that an event holds can hold the event: no collector of cycles needs to look.
 
     Attributes:
         event_id: 32 hexadecimal digits, the same whenever the same telemetry is read again.

@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 
-class Effect(Struct, frozen=True):
+class Effect(Struct, frozen=True, gc=False):
     """What a tool does, as the tool catalogue (`core.tools`) sees it.
 
     Attributes:
@@ -39,7 +39,7 @@ class Effect(Struct, frozen=True):
     content_fields: tuple[str, ...] = ()
 
 
-class Destination(Struct, frozen=True, order=True):
+class Destination(Struct, frozen=True, order=True, gc=False):
     """Somewhere content can go, found in an act's arguments.
 
     Attributes:
@@ -63,7 +63,7 @@ class Destination(Struct, frozen=True, order=True):
     named_by: int = 0
 
 
-class Piece(Struct, frozen=True):
+class Piece(Struct, frozen=True, gc=False):
     """One text of an event, with the patterns that match it.
 
     Attributes:
@@ -83,7 +83,7 @@ class Piece(Struct, frozen=True):
     at: int = 0
 
 
-class Reading(Struct, frozen=True):
+class Reading(Struct, frozen=True, gc=False):
     """All that detectors need of an event's content.
 
     Attributes:

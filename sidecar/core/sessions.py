@@ -27,7 +27,7 @@ def clean_id(told: str) -> str:
     return "h:" + hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class Act(Struct):
+class Act(Struct, gc=False):
     """What is remembered of one tool call, so that it counts once however often it is told.
 
     Attributes:
@@ -65,7 +65,7 @@ class Intent(Struct, frozen=True):
     cut: bool = False
 
 
-class Told(Struct, frozen=True):
+class Told(Struct, frozen=True, gc=False):
     """Where a text was first told: the interval of that span, and whether it was an agent's run."""
 
     start_ns: int

@@ -26,6 +26,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from scripts import real_parts
 from sidecar.core.commands import Resume, Terminate
 from sidecar.core.events import Agent, SessionKey
+from sidecar.core.pipeline import NOTICE_SEVERITY
 from sidecar.observe.http import Door, app
 from sidecar.observe.metrics import LAG_S, QUICK_S, REVIEW_S, Metrics
 from sidecar.observe.settings import ObserveSettings
@@ -298,7 +299,7 @@ def expected(history: History) -> dict[str, list[Series]]:
     }
     held |= series(1, observed="acknowledged", age="stale") | series(1, observed="quiesced", age="fresh")
     held |= series(1, observed="unconfirmed", age="fresh") | series(1, observed="unenforced", age="fresh")
-    notices = ("ungated_act", "conflicting_duplicate", "identity_mismatch", "nonfinite")
+    notices = [kind for kind in NOTICE_SEVERITY if kind != "ran_unanswered"]
     return {
         # Now
         "Ready": [series(0)],

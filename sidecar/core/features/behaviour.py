@@ -35,7 +35,7 @@ SECOND_NS = 10**9
 DAY_NS = 86_400 * SECOND_NS
 
 
-class Tempo(Struct):
+class Tempo(Struct, gc=False):
     """What one session has done so far, as far as features need it."""
 
     last_ns: int = 0
