@@ -18,6 +18,7 @@ from sidecar.core.span import Record, Span, Speaker
 from sidecar.service.arrivals import Arrivals
 from sidecar.service.gate import Gate, Mint, Question, Verdict
 from sidecar.service.recording import Meter, Receipt, Watcher
+from sidecar.service.sessions import work_of
 from sidecar.sources.losses import RECENT_NS, Loss, Losses
 from sidecar.storage import (
     ControlState,
@@ -118,6 +119,8 @@ class Service(Gate):
                 requested_ns=saved.at_ns,
             )
             self.pipeline.runs.restore(saved.session, run)
+            for task in saved.work:
+                self._works[work_of(saved.session, saved.agent, task)] = saved.session
         for scope in state.scopes:
             if scope.desired == "paused" and scope.causes:
                 name = "fleet" if scope.kind == "fleet" else f"role:{scope.name}"

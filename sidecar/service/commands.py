@@ -246,7 +246,7 @@ class Commands(Approvals):
             run = self.run_of(approval.session)
             if set(run.causes) != {decision_id}:
                 raise ControlError("FAILED_PRECONDITION", "something else holds the session, too: resume it")
-            await self.resume(
+            await self._resume(
                 approval.session, run.pause_id, run.epoch, actor, reason, (), request_id,
                 approvals=[decided], receipt=(lambda _: requests[0]) if requests else None,
             )  # fmt: skip

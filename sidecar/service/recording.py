@@ -205,6 +205,7 @@ class Recording:
                     in_flight=self.pipeline.runs.get(transition.session).in_flight,
                     aliases=() if session is None else tuple(alias.id for alias in session.aliases),
                     agent=NO_AGENT if session is None else session.agent,
+                    work=(session.task,) if session is not None and session.task else (),
                     parent="" if session is None or session.parent is None else session.parent.id,
                 )
             )

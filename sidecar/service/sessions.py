@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from sidecar.core.commands import Acknowledge, Cause, Observed
-from sidecar.core.digests import event_id
+from sidecar.core.digests import event_id, remember
 from sidecar.core.events import Agent, SessionKey
 from sidecar.core.pipeline import Outcome
 from sidecar.core.runstate import RUNNING, Run
 from sidecar.core.span import Speaker
 from sidecar.service.recording import Recording
 from sidecar.sources.losses import Losses
+
+MAX_WORKS = 50_000
 
 
 class Sessions(Recording):
@@ -53,16 +55,14 @@ class Sessions(Recording):
         self.settle(self.pipeline.open_session(key, agent, now_ns, parent=parent_key, task=task))
         key = self.pipeline.sessions.resolve(key)
         if task:
-            self._inherit_work(key, f"{speaker.realm}\0{agent.role}\0{task}", now_ns)
+            self._inherit_work(key, work_of(key, agent, task), now_ns)
         return key
 
     def _inherit_work(self, key: SessionKey, work: str, now_ns: int) -> None:
         """A pause sticks to the work: a new session with a paused one's task starts held, as its successor."""
         before = self._works.get(work)
-        self._works[work] = key
-        if len(self._works) > 50_000:
-            del self._works[next(iter(self._works))]
         if before is None or before == key or self.pipeline.runs.get(before).desired != "paused":
+            remember(self._works, work, key, MAX_WORKS)
             return
         cause = Cause(
             pause_id=event_id(key.realm, "successor", key.id, before.id),
@@ -115,3 +115,8 @@ class Sessions(Recording):
             if (session := self.pipeline.sessions.get(key)) is not None:
                 self.pipeline.sessions.touched(session)
                 session.note_unscored((reason,))
+
+
+def work_of(key: SessionKey, agent: Agent, task: str) -> str:
+    """Names a piece of work: who does it, and what its sender calls it."""
+    return f"{key.realm}\0{agent.role}\0{task}"

@@ -23,7 +23,7 @@ class SavedRun(Struct, frozen=True):
     Attributes:
         parent: The session that started it, in the same realm; "" at the root of a tree.
         aliases: Ids the same session was known by before it was bound.
-        work: What a successor of this session would be known by (keyed hashes of task key, history prefix, …).
+        work: What a successor of this session would be known by (its task key), where it has any.
     """
 
     session: SessionKey

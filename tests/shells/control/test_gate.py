@@ -226,6 +226,17 @@ def test_work_of_a_paused_session_starts_held_under_another_name(connect, people
     assert view(people, "s2").causes[0].by == "successor"
 
 
+def test_work_stays_held_under_another_name_through_a_restart_and_a_third_session(running, connect, people):
+    agent = connect()
+    with agent.session("s1", task_key="ticket-7"), agent.session("s2", task_key="ticket-7"):
+        people.pause(one("s1"), "wait")  # while another session does the same work and runs
+    running.__exit__()
+    running.__enter__()
+    third = connect().session("s3", task_key="ticket-7", on_pause="raise")
+    with third as session, pytest.raises(library.SessionPaused):
+        act(session)
+
+
 def test_agent_survives_a_restart_of_the_sidecar(running, connect):
     with connect().session("s1") as session:
         act(session)
