@@ -6,7 +6,6 @@ import ipaddress
 import itertools
 import unicodedata
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import Any, Final
 
 from sidecar.core.text import normalise
@@ -111,15 +110,19 @@ def _plain_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> st
 def _suffixes() -> Any:
     """The Public Suffix List as the package ships it. Takes some 20 ms once; call `registrable` before serving.
 
-    Only names beyond ASCII are put into IDNA form here: the package does so with all 10,000, which takes five times
-    as long.
+    It has names beyond ASCII in their own letters only: to put them into IDNA form takes five times as long.
     """
-    from publicsuffixlist import PSLFILE, PublicSuffixList
+    from publicsuffixlist import PublicSuffixList
 
-    lines = Path(PSLFILE).read_text(encoding="utf-8").lower().splitlines()
-    rules = [line.split(" ", 1)[0] for line in lines if line and not line.startswith("//")]
-    encoded = [".".join(map(_ascii_label, rule.split("."))) for rule in rules if not rule.isascii()]
-    return PublicSuffixList(rules + encoded, accept_encoded_idn=False)
+    return PublicSuffixList(accept_encoded_idn=False)
+
+
+def _listed(host: str) -> str:
+    """`host` as the list has it; a label that is no IDNA form of anything stays what it is."""
+    if "xn--" not in host:
+        return host
+    labels = [(label, _seen_label(label)) for label in host.split(".")]
+    return ".".join(label if seen.isascii() or seen != seen.lower() else seen for label, seen in labels)
 
 
 @lru_cache(maxsize=4096)
@@ -131,13 +134,17 @@ def registrable(host: str) -> str:
     host = canonical(host) or host.lower()
     if host.rpartition(".")[2].isdigit() or ":" in host:
         return host
-    return _suffixes().privatesuffix(host) or host
+    listed = _listed(host)
+    own = _suffixes().privatesuffix(listed)
+    if own is None or listed == host:
+        return own or host
+    return ".".join(host.split(".")[-own.count(".") - 1 :])
 
 
 @lru_cache(maxsize=4096)
 def is_top_level(label: str) -> bool:
     """Whether hosts can end in `label`: a registered or a reserved name."""
-    return label in _RESERVED or _suffixes().publicsuffix(label, accept_unknown=False) is not None
+    return label in _RESERVED or _suffixes().publicsuffix(_listed(label), accept_unknown=False) is not None
 
 
 def looks_like(a: str, b: str) -> float:

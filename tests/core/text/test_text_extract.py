@@ -135,10 +135,19 @@ def test_each_address_is_told_once_where_it_stands_first() -> None:
     assert found(text) == [("mail", "a@b.example", "a@b.example"), ("url", "b.example", "https://b.example/1")]
 
 
-def test_the_public_suffix_list_is_read_as_its_package_reads_it() -> None:
-    theirs, ours = PublicSuffixList(), hosts._suffixes()
-    assert ours._publicsuffix == theirs._publicsuffix
-    assert ours._maxlabel == theirs._maxlabel
+def test_names_beyond_ascii_are_registrable_as_the_suffix_list_has_them() -> None:
+    theirs = PublicSuffixList()
+    rules = [rule.strip("!*.") for rule in sorted(theirs._publicsuffix) if "xn--" in rule]
+    assert len(rules) > 400
+    for rule in rules:
+        for host in (rule, f"shop.{rule}", f"www.shop.{rule}"):
+            assert registrable(host) == (theirs.privatesuffix(host) or host)
+            assert hosts.is_top_level(rule) == (theirs.publicsuffix(rule, accept_unknown=False) is not None)
+
+
+@pytest.mark.parametrize("host", ["a.xn--co-.uk", "a.b.xn--80Ak6Aa92E.com".lower(), "a.xn--.com", "xn--co-.uk"])
+def test_a_label_in_odd_idna_form_is_no_suffix(host: str) -> None:
+    assert registrable(host) == (PublicSuffixList().privatesuffix(host) or host)
 
 
 def test_domains_are_registrable() -> None:
