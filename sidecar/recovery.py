@@ -50,6 +50,7 @@ async def recover(
     service.pipeline.known_pauses = _pauses_since(service.control, checkpoint.created_ns)
     row, index, asked = (int(checkpoint.cursor.get(key, 0)) for key in ("row", "index", "asked"))
     questions = await asyncio.to_thread(_questions, telemetry, row, asked)
+    service.asked_row = max(asked, *(seq for _, seq in questions), 0)
     last = row
     while rows := await asyncio.to_thread(telemetry.read, last, CHUNK):
         for seq, found in rows:

@@ -63,7 +63,6 @@ class Service(Gate):
         self.arrivals = Arrivals()
         self.degraded: dict[str, None] = {}
         self.cold: dict[str, str] = {}
-        self.asked_row = 0
         self.fed = (0, 0)
         self.approvals, self._decided, self._releases, self._works = {}, {}, {}, {}
         self._orders = asyncio.Lock()

@@ -74,6 +74,8 @@ class Recording:
         self._meter, self._clock_ns = meter, clock_ns
         self.watchers: list[Watcher] = []
         self.restoring = True
+        self.asked_row = 0
+        """The last row of the inbox that holds a question; all up to it are known to the core."""
         self._rows: list[Row] = []
         self._soon = ControlBatch()
         self._appending: dict[asyncio.Future[Any], None] = {}
@@ -181,6 +183,8 @@ class Recording:
     def _appended(self, task: asyncio.Future[Any]) -> None:
         self._appending.pop(task, None)
         swallow(task)
+        if not task.cancelled() and task.exception() is None:
+            self.asked_row = max(self.asked_row, task.result())
 
     async def close(self) -> None:
         """Waits until all that was put off is given to the stores; they are to be closed after it."""
