@@ -18,7 +18,7 @@ POINTS = (
     ("sidecar.core.reader:fold", "read: fold"),
     ("sidecar.core.reader:hidden", "read: hidden characters"),
     ("sidecar.core.reader:worthwhile", "read: destinations"),
-    ("sidecar.core.reader:may_hold_codes", "read: encoded views"),
+    ("sidecar.core.reader:codes_in", "read: encoded views"),
     ("sidecar.core.reader:views", "read: encoded views"),
     ("sidecar.core.reader:extract", "read: destinations"),
     ("sidecar.core.text.scan:PatternSet.match", "read: patterns"),

@@ -12,8 +12,8 @@ from sidecar.core.digests import remember
 from sidecar.core.organisation import Organisation
 from sidecar.core.reading import NOTHING_READ, Destination, Effect, Piece, Reading
 from sidecar.core.sessions import MAX_MENTIONS, MAX_OWN_DOMAINS, Session
-from sidecar.core.text.decode import may_hold as may_hold_codes
 from sidecar.core.text.decode import views
+from sidecar.core.text.decode import worthwhile as codes_in
 from sidecar.core.text.extract import Pass, extract, may_be, worthwhile
 from sidecar.core.text.normalise import bare, fold, hidden, is_plain
 from sidecar.core.text.scan import PatternSet, is_anchored
@@ -37,11 +37,11 @@ MAX_GLANCED = 4000
 
 
 class _Glance(Struct, frozen=True):
-    """What there may be in some texts: matches of patterns, destinations (None: whatever), something to decode."""
+    """What there may be in some texts: matches of patterns, destinations, codes; None is whatever there is."""
 
     matches: bool = True
     places: Sequence[Pass] | None = None
-    codes: bool = True
+    codes: Sequence[int] | None = None
 
 
 class Catalogue(Protocol):
@@ -87,10 +87,11 @@ class Reader:
                 complete &= named.complete
                 for where in named.destinations:
                     found.setdefault((where.kind, where.address), self._placed(session, where))
-            if not is_short or glance.codes:
+            codes = glance.codes if is_short else None
+            if codes is None or codes:
                 looked = text if len(text) <= MAX_VIEWED else text[: MAX_VIEWED // 2] + text[-MAX_VIEWED // 2 :]
                 complete &= looked is text
-                decoded = views(looked, budget=max(room, 0))
+                decoded = views(looked, budget=max(room, 0), among=codes)
                 complete &= decoded.complete
                 room -= len(decoded.views)
                 for view in decoded.views:
@@ -106,7 +107,7 @@ class Reader:
         if not is_plain(whole):
             return _Glance()
         matches = not self._is_local or bool(self.patterns.match(whole.lower()))
-        return _Glance(matches, worthwhile(whole), may_hold_codes(whole))
+        return _Glance(matches, worthwhile(whole), codes_in(whole))
 
     def text(self, session: Session, field: str, text: str, role: str) -> Reading:
         """Reading of a text somebody said; remembers which destinations it names, and how far the speaker counts."""

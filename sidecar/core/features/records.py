@@ -191,13 +191,9 @@ def record_of(value: Any, span: str, field: str, *, fate: bool) -> Record | None
         elif key in ADDRESSEE_KEYS:
             addressees.update(words)
         parties.update(words)
-    tokens: dict[str, None] = {}
-    for word in _split(told):
-        stem, name = _known_by(word[:MAX_WORD])
-        if stem:
-            tokens[stem] = None
-        if name:
-            parties[name] = None
+    known = [_known_by(word) for word in _split(told)]
+    tokens = dict.fromkeys([stem for stem, _ in known if stem])
+    parties.update(dict.fromkeys([name for _, name in known if name]))
     return Record(
         span=span,
         field=field,
@@ -211,8 +207,8 @@ def record_of(value: Any, span: str, field: str, *, fate: bool) -> Record | None
 
 def stems(text: str) -> dict[str, None]:
     """Stems of the words of `text` that may tell it from others: rarer words, names and numbers, in order."""
-    known = [_known_by(word[:MAX_WORD])[0] for word in _split(text[:MAX_CHARACTERS])]
-    return {stem: None for stem in known if stem}
+    known = [_known_by(word) for word in _split(text[:MAX_CHARACTERS])]
+    return dict.fromkeys([stem for stem, _ in known if stem])
 
 
 @lru_cache(maxsize=8192)
@@ -245,10 +241,9 @@ def _heads(value: Any, told: str) -> Iterator[tuple[str, str]]:
 
 
 def _split(text: str) -> list[str]:
-    """Words, without the marks around and within them."""
-    if text.isascii():
-        return text.encode().translate(_ASCII_BLANKS).decode().split()
-    return text.translate(_BLANKS).split()
+    """Words, each once, without the marks around and within them."""
+    bare = text.encode().translate(_ASCII_BLANKS).decode() if text.isascii() else text.translate(_BLANKS)
+    return [word[:MAX_WORD] for word in dict.fromkeys(bare.split())]
 
 
 def _words(text: str) -> list[str]:

@@ -8,7 +8,7 @@ left is a view if it reads as text, or holds stretches of text. Views are search
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -20,6 +20,7 @@ __all__ = ["View", "Views", "density", "legible", "shifted", "views"]
 
 _ATTEMPTS: Final = 64  # decodings tried for each view of the budget
 _APART: Final = 8  # pieces of one decoder that stay views of their own; more are joined
+_ESCAPES: Final = -1  # in the place of a decoder's number
 _OVERLAP: Final = 256  # characters that two slices of one long view share
 
 
@@ -52,18 +53,22 @@ class Views(Struct, frozen=True):
 _NONE: Final = Views()
 
 
-def views(text: str, *, budget: int = 32, depth: int = 3, size: int = 20_000) -> Views:
+def views(
+    text: str, *, budget: int = 32, depth: int = 3, size: int = 20_000, among: Sequence[int] | None = None
+) -> Views:
     """Decoded readings of `text`, the plain text itself not among them.
 
     Args:
+        among: What `worthwhile` said of a text that this is a part of, to be spared looking for more.
         budget: Most views; also bounds the decodings tried (64 a view) and the bytes decoded (`size` a view).
         depth: Most layers inside one another.
         size: Most characters of a view; a longer reading becomes several that overlap.
     """
     plain = normalise.clean(text)
-    if not may_hold(plain.text):
+    among = worthwhile(plain.text, among)
+    if not among:
         return _NONE
-    search = _Search(budget, depth, size)
+    search = _Search(budget, depth, size, among)
     try:
         search.walk(plain.text)
     except _SpentError:
@@ -74,9 +79,12 @@ def views(text: str, *, budget: int = 32, depth: int = 3, size: int = 20_000) ->
     return Views(tuple(found), search.complete)
 
 
-def may_hold(text: str) -> bool:
-    """Whether there may be something to decode in `text` or in a part of it; `text` holds nothing invisible."""
-    return bool(decoders.candidates(text.encode("ascii", "replace"))) or escapes.may_hold(text)
+def worthwhile(text: str, among: Sequence[int] | None = None) -> list[int]:
+    """Decoders that may find something in `text` or in a part of it; `text` holds nothing invisible."""
+    found = decoders.candidates(text.encode("ascii", "replace"), among)
+    if (among is None or _ESCAPES in among) and escapes.may_hold(text):
+        found.append(_ESCAPES)
+    return found
 
 
 class _SpentError(Exception):
@@ -96,8 +104,8 @@ class _Node(Struct, frozen=True):
 class _Search:
     """What one call of `views` may still spend, and what it found."""
 
-    def __init__(self, budget: int, depth: int, size: int) -> None:
-        self.budget, self.depth, self.size = budget, depth, size
+    def __init__(self, budget: int, depth: int, size: int, first: list[int]) -> None:
+        self.budget, self.depth, self.size, self.first = budget, depth, size, first
         self.attempts = max(budget, 1) * _ATTEMPTS
         self.room = max(budget, 1) * size
         self.complete = True
@@ -110,7 +118,7 @@ class _Search:
         nodes = deque([_Node(text)])
         while nodes:
             node = nodes.popleft()
-            for piece in self.pieces(node.text):
+            for piece in self.pieces(node.text, None if node.layer else self.first):
                 if node.layer == self.depth:
                     self.complete = False  # there is more below than we may look at
                     break
@@ -130,13 +138,15 @@ class _Search:
             self.room -= len(part)
             yield part
 
-    def pieces(self, text: str) -> Iterator[View]:
-        """What can be decoded in one text and was not read before, not yet cut into views."""
+    def pieces(self, text: str, known: Sequence[int] | None) -> Iterator[View]:
+        """What can be decoded in one text and was not read before, not yet cut into views; `known`: by which."""
         told = escapes.unescaped(text)
         if told is not None and told.text not in self._seen:
             yield View(told.text, told.how, told.start, told.end)
         data = bytearray(text.encode("ascii", "replace"))  # one byte a character, so that offsets are the same
-        for number in decoders.candidates(bytes(data)):
+        for number in decoders.candidates(bytes(data)) if known is None else known:
+            if number == _ESCAPES:
+                continue
             for piece in _joined(self._runs(number, data), self.size):
                 if piece.text not in self._seen:
                     yield piece

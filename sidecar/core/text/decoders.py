@@ -13,7 +13,7 @@ import io
 import itertools
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -408,10 +408,16 @@ _GROUPS: Final = tuple(
 )
 
 
-def candidates(data: bytes) -> list[int]:
-    """Numbers of the decoders for which there is something in `data`."""
+def candidates(data: bytes, among: Sequence[int] | None = None) -> list[int]:
+    """Numbers of the decoders for which there is something in `data`.
+
+    Args:
+        among: Those of a text that this is a part of, to be spared looking for more.
+    """
     hits: list[int] = []
     for found, group, signs in _GROUPS:
+        if among is not None and not any(number in among for number in group):
+            continue
         if not signs or len(data) - len(data.translate(None, signs)) >= 3:
             hits.extend(group[hit] for hit in found.Match(data) or ())
     return sorted(hits)
