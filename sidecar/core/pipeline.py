@@ -396,8 +396,8 @@ class Pipeline:
     def _ran(self, event: ToolCall, session: Session, outcome: Outcome, now_ns: int) -> None:
         """An act has ended; one that the gate had refused should not have run."""
         known = self._answers.get(event.event_id)
-        if known is None or event.failed or known.decision.answer == "allow":
-            return
+        if known is None or event.failed or known.decision.answer == "allow" or known.decision.ground != "judged":
+            return  # what ran because we could not judge is told of by the agent's library (`ran_unanswered`)
         place = event.spans[-1] if event.spans else ""
         text = "an act ran that the gate had not allowed"
         about = event_id(session.key.realm, "ran_refused", event.event_id)

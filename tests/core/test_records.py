@@ -123,3 +123,9 @@ def test_hostile_results_are_read_without_an_exception(value: Any) -> None:
             records.add(str(index), found)
             assert len(found.tokens.split()) <= MAX_TOKENS
     records.taken_up(frozenset(stems(str(value))))
+
+
+def test_a_transcript_of_many_lines_is_read_from_its_end_alone() -> None:
+    lines = list(split("\n".join(f"Ann: line {number}" for number in range(100_000))))
+    assert lines[-1] == "Ann: line 99999"
+    assert len(lines) == 16

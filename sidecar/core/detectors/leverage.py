@@ -23,7 +23,7 @@ from sidecar.core.digests import remember
 from sidecar.core.events import Event, Message, Reasoning, ToolCall
 from sidecar.core.evidence import Find, Sign, cite, unkeyed
 from sidecar.core.examples import Example, mail, read, system, user
-from sidecar.core.features.records import Record, Records, record_of, split, stems
+from sidecar.core.features.records import MAX_CHARACTERS, Record, Records, record_of, split, stems
 from sidecar.core.findings import Evidence, Finding, Severity, finding
 from sidecar.core.reader import RANKS
 from sidecar.core.reading import Piece
@@ -277,7 +277,7 @@ class Leverage:
         field = "result" if isinstance(event, ToolCall) else "text"
         fated = any(self._tells_fate(piece) for piece in event.reading.pieces)
         for index, item in enumerate(split(told)):
-            fate = fated and self._is_fate(fold(plain_text(item)).text)
+            fate = fated and self._is_fate(fold(plain_text(item)[:MAX_CHARACTERS]).text)
             if (record := record_of(item, span, field, fate=fate)) is not None:
                 self._records.add(f"{event.event_id}:{index}", record)
 
@@ -355,7 +355,12 @@ class Leverage:
         to = self._addressed(event)
         if not to or len(self._records) < 2:
             return {}, None
-        said = frozenset(stem for piece in event.reading.pieces if not piece.how for stem in stems(piece.text))
+        told, room = [], 4 * MAX_CHARACTERS
+        for piece in event.reading.pieces:
+            if not piece.how and room > 0:
+                told.append(piece.text[: min(room, MAX_CHARACTERS)])
+                room -= len(told[-1])
+        said = frozenset(stem for text in told for stem in stems(text))
         own_names = frozenset(stems(" ".join(to)))
         found = self._records.taken_up(said - own_names)
         deciders = self._records.deciders()
@@ -582,8 +587,18 @@ _PLAIN = {
 
 
 def _near(places: dict[str, list[tuple[int, int]]], one: str, other: str, *, within: int = 100) -> bool:
-    """Whether two patterns match within so many characters of each other."""
-    return any(abs(first[0] - second[0]) <= within for first in places.get(one, ()) for second in places.get(other, ()))
+    """Whether two patterns match within so many characters of each other, in one pass: hostile texts match often."""
+    mine, theirs = sorted(places.get(one, ())), sorted(places.get(other, ()))
+    i = j = 0
+    while i < len(mine) and j < len(theirs):
+        gap = mine[i][0] - theirs[j][0]
+        if abs(gap) <= within:
+            return True
+        if gap < 0:
+            i += 1
+        else:
+            j += 1
+    return False
 
 
 def _concerns(fact: Fact, piece: Piece, recipients: list[str]) -> bool:

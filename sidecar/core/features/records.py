@@ -149,7 +149,10 @@ def split(value: Any) -> Iterator[Any]:
             value = lists[0]
     if isinstance(value, list) and value and isinstance(value[0], dict):
         yield from value[-MAX_OF_EVENT:]
-    elif isinstance(value, str) and len(lines := [line for line in value.split("\n") if is_said(line)]) >= 2:
+    elif (
+        isinstance(value, str)
+        and len(lines := [line for line in value[-MAX_CHARACTERS:].split("\n") if is_said(line)]) >= 2
+    ):
         yield from lines[-MAX_OF_EVENT:]
     elif value:
         yield value

@@ -1,0 +1,30 @@
+"""Leverage on texts that are made to be slow: the work grows with their length, not with its square."""
+
+from __future__ import annotations
+
+from sidecar.core.detectors.leverage import _near
+
+
+class Counted(list[tuple[int, int]]):
+    """Places that count how often one of them is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, index: object) -> tuple[int, int]:  # type: ignore[override]
+        Counted.looks += 1
+        return super().__getitem__(index)  # type: ignore[call-overload, no-any-return]
+
+
+def test_many_matches_far_apart_are_compared_in_one_pass(monkeypatch) -> None:
+    monkeypatch.setattr("builtins.sorted", lambda places: Counted(places))
+    ends = [(at, at + 1) for at in range(0, 20_000, 2)]
+    selves = [(at, at + 1) for at in range(50_000, 70_000, 2)]
+    assert not _near({"end": ends, "self": selves}, "end", "self")
+    assert Counted.looks <= 4 * (len(ends) + len(selves))
+
+
+def test_matches_are_near_whichever_comes_first_and_in_whatever_order_they_are_told() -> None:
+    assert _near({"a": [(900, 905), (10, 12)], "b": [(100, 103)]}, "a", "b")
+    assert _near({"a": [(100, 103)], "b": [(10, 12)]}, "a", "b", within=90)
+    assert not _near({"a": [(100, 103)], "b": [(10, 12)]}, "a", "b", within=89)
+    assert not _near({"a": [(100, 103)]}, "a", "b")
