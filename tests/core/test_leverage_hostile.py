@@ -10,6 +10,7 @@ from sidecar.core.detectors.leverage import _near
 class Place(tuple[int, int]):
     """A place that counts how often it is looked at."""
 
+    __slots__ = ()
     looks = 0
 
     def __getitem__(self, index: Any) -> Any:
