@@ -174,7 +174,7 @@ class Weaver:
         elif facts.kind == "model":
             if end:
                 self._model_call(session, agent, span, facts, place, events)
-        else:
+        elif facts.kind == "agent":
             if begin:
                 self._begin_run(session, agent, span, facts, place, events)
             if end:

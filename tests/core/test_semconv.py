@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.core import semconv
-from sidecar.core.semconv.facts import plain_text, structured
-from sidecar.core.semconv.genai import DETAILS_EVENT, NAMES
+from sidecar.core.semconv.content import structured
+from sidecar.core.semconv.facts import plain_text
+from sidecar.core.semconv.genai import DETAILS_EVENT
+from sidecar.core.semconv.names import GENAI as NAMES
 from tests.core.kit import Loom, assistant, call, chat, details, response, span, text, tool, user
 
 KEYS = sorted({name for names in NAMES.values() for name in names} | {"anthropic.message.stop_reason", "error.type"})

@@ -17,7 +17,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sidecar.core.digests import remember
-from sidecar.core.semconv.facts import plain_text, structured
+from sidecar.core.semconv.content import structured
+from sidecar.core.semconv.facts import plain_text
 
 MAX_RECORDS, MAX_TOKENS, MAX_PARTIES = 64, 64, 24
 MAX_OF_EVENT = 16

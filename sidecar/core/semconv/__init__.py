@@ -1,31 +1,94 @@
 """Spans and log records of one convention or another → facts, chosen by the keys that are present.
 
-The list is the catalogue: each mapper fills in what the ones before it left open, so that a span that speaks two
-conventions gives one set of facts.
+`MAPPERS` is the catalogue, the most exact first. A span that speaks several conventions is read by each of them, and
+what they say is merged into one: what an earlier one left open, a later one fills in.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sidecar.core.semconv import genai
 from sidecar.core.semconv.facts import Facts
-from sidecar.core.span import Span
+from sidecar.core.semconv.names import IDENTITY, first, text
+from sidecar.core.span import Span, is_cut
 
 MAPPERS = (genai,)
+
+_CONTENT = ("arguments", "result", "inputs", "outputs", "system", "tools")
+_SCALARS = ("tool", "description", "call_id", "model", *IDENTITY)
 
 
 def session_of(span: Span) -> str:
     """The session that `span` itself names, "" where it names none."""
-    for mapper in MAPPERS:
-        for name in mapper.NAMES["session"]:
-            if isinstance(told := span.attributes.get(name), str):
-                return told
+    for name in IDENTITY["session"]:
+        if isinstance(told := span.attributes.get(name), str) and told:
+            return told
     return ""
 
 
 def read(span: Span) -> Facts | None:
-    """What `span` says of an agent, or None when no convention knows it."""
-    facts: Facts | None = None
-    for mapper in MAPPERS:
-        if mapper.claims(span):
-            facts = mapper.read(span, facts)
+    """What `span` says of an agent, or None when it says nothing at all."""
+    told = [facts for mapper in MAPPERS if mapper.claims(span) and (facts := mapper.read(span)) is not None]
+    session = session_of(span)
+    if not told:
+        if not session:
+            return None
+        told = [Facts(kind="context")]
+    facts = told[0] if len(told) == 1 else merged(told)
+    get = span.attributes.get
+    for field, names in IDENTITY.items():
+        if not getattr(facts, field) and (value := first(get, names)) is not None:
+            setattr(facts, field, text(value))
+    facts.session = session or facts.session
+    return judged(facts, span)
+
+
+def merged(told: Sequence[Facts]) -> Facts:
+    """Several readings of one span as one; the first has the say, the others fill in what it leaves open.
+
+    A field is withheld only if none tells it, and cut only if none tells the whole of it.
+    """
+    whole, *others = told
+    for other in others:
+        if whole.kind == "context" and other.kind != "context":
+            whole.kind, whole.piece = other.kind, other.piece
+        for field in _SCALARS:
+            if not getattr(whole, field):
+                setattr(whole, field, getattr(other, field))
+        for field in _CONTENT:
+            mine, theirs = getattr(whole, field), getattr(other, field)
+            better = theirs is not None and field not in other.cut
+            if theirs is not None and (mine is None or (field in whole.cut and better)):
+                setattr(whole, field, theirs)
+                whole.cut = tuple(name for name in whole.cut if name != field)
+                if field in other.cut:
+                    whole.cut += (field,)
+            elif field == "arguments" and isinstance(mine, str) and isinstance(theirs, dict) and better:
+                whole.arguments = theirs
+        whole.finish = whole.finish or other.finish
+        whole.withheld = tuple(dict.fromkeys((*whole.withheld, *other.withheld)))
+        whole.failed |= other.failed
+        whole.gated |= other.gated
+        whole.opaque |= other.opaque
+        if whole.input_tokens < 0:
+            whole.input_tokens = other.input_tokens
+        if whole.output_tokens < 0:
+            whole.output_tokens = other.output_tokens
+    whole.withheld = tuple(field for field in whole.withheld if getattr(whole, field) is None)
+    return whole
+
+
+def judged(facts: Facts, span: Span) -> Facts:
+    """The same facts, with the reasons why detectors cannot see all of them."""
+    reasons: list[str] = []
+    if facts.kind == "tool" and facts.arguments is None and "arguments" in facts.withheld:
+        reasons.append("withheld")
+    if facts.cut or (span.notes and is_cut(span)):
+        reasons.append("cut")
+    if facts.opaque:
+        reasons.append("opaque")
+    if span.dropped:
+        reasons.append("overflow")
+    facts.unscored = tuple(reasons)
     return facts

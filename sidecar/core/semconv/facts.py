@@ -19,7 +19,8 @@ class Part(Struct, frozen=True):
         text: The words of ``text`` and ``reasoning``.
         id: Call id of ``call`` and ``response``.
         name: Tool of a ``call``.
-        value: Arguments of a ``call`` (dict or text), content of a ``response``.
+        value: Arguments of a ``call`` (dict or text), content of a ``response``; None where withheld.
+        cut: Whether a limit cut the arguments.
     """
 
     type: Literal["text", "reasoning", "call", "response", "opaque"]
@@ -31,7 +32,7 @@ class Part(Struct, frozen=True):
 
 
 class Turn(Struct, frozen=True):
-    """One message of a model's input or output."""
+    """One message of a model's input or output; `role` is ``system``, ``user``, ``assistant``, ``tool`` or as told."""
 
     role: str
     parts: tuple[Part, ...]
@@ -44,14 +45,22 @@ class Facts(Struct, kw_only=True):
     knowledge of its convention and stands in `withheld`.
 
     Attributes:
-        kind: ``tool``, ``model`` (a call of a language model) or ``agent`` (a run of the whole agent).
+        kind: ``tool``, ``model`` (a call of a language model), ``agent`` (a run of the whole agent), or ``context``
+            (no act and no text of its own: a step of a workflow, a request, a span that only says whose it is).
+        piece: One message of a model call that other records of the same span id tell the rest of (log events); its
+            one turn stands in `inputs` or `outputs`, and pieces are joined in the order of time.
         session: The session id the span names, "" where none.
-        unscored: Reasons from `events.UNSCORED` that this span itself gives.
+        withheld: Content fields (``arguments``, ``result``, ``inputs``, ``outputs``) that the sender has and does not
+            tell: the convention has a name for them and the span does not bear it, or bears a redaction marker.
+        cut: Content fields whose end is missing.
+        opaque: Whether some content cannot be read: an image, a reference, a blob.
+        unscored: Reasons from `events.UNSCORED` that follow from the above; `semconv.read` works them out.
         tools: Names of the tools the model was offered; None where not told.
         finish: Finish reasons, lower-case.
     """
 
-    kind: Literal["tool", "model", "agent"]
+    kind: Literal["tool", "model", "agent", "context"]
+    piece: bool = False
     session: str = ""
     parent_session: str = ""
     agent_name: str = ""
@@ -74,29 +83,9 @@ class Facts(Struct, kw_only=True):
     input_tokens: int = -1
     output_tokens: int = -1
     withheld: tuple[str, ...] = ()
+    cut: tuple[str, ...] = ()
+    opaque: bool = False
     unscored: tuple[str, ...] = ()
-
-
-_decode = msgspec.json.Decoder().decode
-
-
-def structured(value: Any) -> tuple[Any, bool]:
-    """A content attribute as structure: JSON text is parsed, structure stays.
-
-    Returns:
-        The value, and whether it is JSON that ends too early (an attribute length limit cut it).
-    """
-    if not isinstance(value, str):
-        return value, False
-    head = value[:64].lstrip()[:1]
-    if head not in ("{", "["):
-        return value, False
-    try:
-        return _decode(value), False
-    except (msgspec.DecodeError, RecursionError):
-        # A text may begin with a bracket; JSON that an attribute limit cut has its last bracket missing.
-        looks_json = value.lstrip()[1:2] in ('"', "{", "[", "]", "}")
-        return value, looks_json and value.rstrip()[-1:] not in ("}", "]")
 
 
 def plain_text(value: Any) -> str:

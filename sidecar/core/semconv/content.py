@@ -1,0 +1,153 @@
+"""Content as frameworks send it → structure: JSON in texts, Python reprs, wrappers round arguments and results.
+
+Everything here is hostile text: bounded, and never an exception.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import msgspec
+
+MARKERS = frozenset(("__REDACTED__", "<REDACTED>", "[REDACTED]", "REDACTED", "[REDACTED BY POLICY]", "<redacted>",
+                     "[redacted]", "__redacted__"))  # fmt: skip
+"""Texts that stand for content which the sender keeps to itself."""
+MAX_REPR = 65_536
+"""Characters of a Python repr that is read; `ast` takes about a microsecond for each ten of them."""
+MAX_NESTED = 3
+"""JSON within JSON texts that is opened, layers."""
+
+_decode = msgspec.json.Decoder().decode
+
+
+def is_marker(value: Any) -> bool:
+    """Whether a value stands for content that is withheld."""
+    return isinstance(value, str) and len(value) <= 32 and value.strip() in MARKERS
+
+
+def structured(value: Any) -> tuple[Any, bool]:
+    """A content attribute as structure: JSON text of an object or a list is parsed, structure stays.
+
+    Returns:
+        The value, and whether it is JSON that ends too early (an attribute length limit cut it).
+    """
+    if not isinstance(value, str):
+        return value, False
+    head = value[:64].lstrip()[:1]
+    if head not in ("{", "["):
+        return value, False
+    try:
+        return _decode(value), False
+    except (msgspec.DecodeError, RecursionError):
+        # A text may begin with a bracket; JSON that an attribute limit cut has its last bracket missing.
+        looks_json = value.lstrip()[1:2] in ('"', "{", "[", "]", "}")
+        return value, looks_json and value.rstrip()[-1:] not in ("}", "]")
+
+
+def unquoted(value: Any) -> Any:
+    """A text that is itself a JSON text (``"\\"queued\\""``) without that layer; everything else as it is."""
+    for _ in range(MAX_NESTED):
+        if not (isinstance(value, str) and len(value) >= 2 and value[0] == '"' == value[-1]):
+            break
+        try:
+            inner = _decode(value)
+        except (msgspec.DecodeError, RecursionError):
+            break
+        if not isinstance(inner, str):
+            break
+        value = inner
+    return value
+
+
+def literal(value: Any) -> Any:
+    """The dict or list that a text is the Python repr of; everything else as it is."""
+    if not isinstance(value, str) or len(value) > MAX_REPR:
+        return value
+    told = value.strip()
+    if told[:1] not in ("{", "[") or told[-1:] not in ("}", "]"):
+        return value
+    try:
+        read = ast.literal_eval(told)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return value
+    return read if isinstance(read, (dict, list)) and _is_plain(read) else value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is what JSON could hold; a repr may hold sets, bytes and complex numbers."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            if not all(isinstance(key, str) for key in item):
+                return False
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+        elif not (item is None or isinstance(item, (str, int, float))):
+            return False
+    return True
+
+
+def arguments_of(value: Any) -> tuple[Any, bool]:
+    """Arguments of a call without the layers that frameworks put round them, and whether a limit cut them.
+
+    An object stays an object; a text of a single argument stays a text; ``{"args": [], "kwargs": {…}}`` is its
+    kwargs, ``{"input_str": "…"}`` what the text says.
+    """
+    value, cut = structured(value)
+    if isinstance(value, str):
+        value = literal(unquoted(value))
+        if isinstance(value, str):
+            value, cut_within = structured(value)
+            cut |= cut_within
+    for _ in range(MAX_NESTED):
+        if not isinstance(value, dict):
+            break
+        if isinstance(inner := value.get("kwargs"), dict) and isinstance(value.get("args"), (list, tuple)):
+            positional = value["args"]
+            value = {key: item for key, item in inner.items() if key != "sanitize_inputs_outputs"}
+            if positional:
+                if not value and len(positional) == 1 and isinstance(positional[0], dict):
+                    value = positional[0]
+                else:
+                    value = {"args": list(positional), **value}
+            break
+        if isinstance(inner := value.get("input_str"), str) and not value.keys().isdisjoint(_CALLBACK_KEYS):
+            value, cut_within = structured(literal(inner))
+            cut |= cut_within
+            continue
+        break
+    return value, cut
+
+
+_CALLBACK_KEYS = frozenset(("tags", "metadata", "kwargs", "inputs"))
+_RESULT_KEYS = frozenset(("content", "isError", "is_error", "structuredContent", "structured_content", "_meta", "meta",
+                          "type", "data"))  # fmt: skip
+
+
+def result_of(value: Any) -> Any:
+    """A result without the layers that frameworks put round it.
+
+    Lists of text blocks become their text, LangChain's serialised messages and MCP's call results their content.
+    """
+    value, _ = structured(value)
+    if isinstance(value, str):
+        return unquoted(value)
+    for _ in range(MAX_NESTED):
+        if isinstance(value, list):
+            if value and all(isinstance(item, dict) and isinstance(item.get("text"), str) for item in value):
+                return "\n".join(item["text"] for item in value)
+            return value
+        if not isinstance(value, dict):
+            break
+        if value.get("lc") is not None and isinstance(inner := value.get("kwargs"), dict):
+            value = inner.get("content", inner)
+        elif "content" in value and ("tool_call_id" in value or _RESULT_KEYS.issuperset(value)):
+            value = value["content"]
+        else:
+            break
+        if isinstance(value, str):
+            return unquoted(value)
+    return value
