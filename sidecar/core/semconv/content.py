@@ -127,10 +127,15 @@ _RESULT_KEYS = frozenset(("content", "isError", "is_error", "structuredContent",
                           "type", "data"))  # fmt: skip
 
 
+_VALUE_TYPES = ("text", "json", "error-text", "error-json", "content")
+"""Kinds of the results of the Vercel AI SDK, `{"type": …, "value": …}`."""
+
+
 def result_of(value: Any) -> Any:
     """A result without the layers that frameworks put round it.
 
-    Lists of text blocks become their text, LangChain's serialised messages and MCP's call results their content.
+    Lists of text blocks become their text, LangChain's serialised messages and MCP's call results their content,
+    ``{"result": "…"}`` (what an API that takes only objects makes of a text) the text.
     """
     value, _ = structured(value)
     if isinstance(value, str):
@@ -146,6 +151,10 @@ def result_of(value: Any) -> Any:
             value = inner.get("content", inner)
         elif "content" in value and ("tool_call_id" in value or _RESULT_KEYS.issuperset(value)):
             value = value["content"]
+        elif "value" in value and value.get("type") in _VALUE_TYPES:
+            value = value["value"]
+        elif len(value) == 1 and isinstance(inner := value.get("result", value.get("output")), str):
+            value = inner
         else:
             break
         if isinstance(value, str):

@@ -12,11 +12,14 @@ from sidecar.core.semconv.content import arguments_of, is_marker, result_of, str
 from sidecar.core.semconv.facts import Facts
 from sidecar.core.semconv.messages import turns
 from sidecar.core.semconv.names import GENAI as NAMES
-from sidecar.core.semconv.names import first, text
+from sidecar.core.semconv.names import event_name, first, text
 from sidecar.core.span import Span
 
-MODEL_OPERATIONS = frozenset(("chat", "generate_content", "text_completion", "fetch_response"))
-AGENT_OPERATIONS = frozenset(("invoke_agent", "create_agent", "invoke_workflow", "plan"))
+MODEL_OPERATIONS = frozenset(("chat", "generate_content", "text_completion", "fetch_response",
+                              "chat.completions", "text.completions"))  # fmt: skip
+AGENT_OPERATIONS = frozenset(("invoke_agent", "invoke_workflow", "plan"))
+MERGED_TOOLS = "(merged tools)"
+"""Name of a span that tells once more, together, the results of tools that ran side by side (Google ADK)."""
 DETAILS_EVENT = "gen_ai.client.inference.operation.details"
 
 _MEMORY = "_memory"
@@ -24,27 +27,26 @@ _MEMORY = "_memory"
 
 def claims(span: Span) -> bool:
     """Whether `span` speaks this convention."""
-    attributes = span.attributes
-    if "gen_ai.operation.name" in attributes or "gen_ai.tool.name" in attributes:
-        return span.signal == "span" or span.name == DETAILS_EVENT or attributes.get("event.name") == DETAILS_EVENT
-    return False
+    if span.signal == "log":
+        return event_name(span) == DETAILS_EVENT
+    return "gen_ai.operation.name" in span.attributes or "gen_ai.tool.name" in span.attributes
 
 
 def read(span: Span) -> Facts | None:
-    """Facts of `span`, None where its operation is not one that this convention knows."""
+    """Facts of `span`; an operation that is no act (a guardrail, an evaluation, a handoff) is context."""
     attributes = span.attributes
     operation = text(attributes.get("gen_ai.operation.name"))
-    if operation in MODEL_OPERATIONS:
+    if operation in MODEL_OPERATIONS or (not operation and span.signal == "log"):
         return _model(span)
     if operation in AGENT_OPERATIONS:
         facts = Facts(kind="agent", model=text(first(attributes.get, NAMES["model"])), failed=span.status == 2)
         _conversation(span, facts)
         return facts
-    if operation == "execute_tool" or "gen_ai.tool.name" in attributes:
-        return _tool(span)
+    if operation == "execute_tool" or (not operation and "gen_ai.tool.name" in attributes):
+        return _tool(span) if attributes.get("gen_ai.tool.name") != MERGED_TOOLS else Facts(kind="context")
     if operation == "retrieval" or operation.endswith((_MEMORY, "_memory_store")):
         return _retrieval(span, operation)
-    return None
+    return Facts(kind="context")
 
 
 def _tool(span: Span) -> Facts:

@@ -107,14 +107,14 @@ def _turn(message: Mapping[str, Any], role: str, room: int) -> tuple[Turn, bool]
     role = role_of(message.get("role"), role)
     told = message.get("parts", message.get("content", message.get("text")))
     whole = True
-    answers = message.get("tool_call_id", message.get("toolCallId"))
+    answers = message.get("tool_call_id", message.get("toolCallId", message.get("id")))
     if isinstance(told, str):
         read, cut = structured(told) if role not in ("user", "system") else (told, False)
         looks_parts = isinstance(read, list) and read and all(_is_part(item) for item in read)
         told = read if looks_parts else [told] if told else []
         whole &= not (cut and role == "assistant" and told and _is_part_text(told[0]))
     elif isinstance(told, Mapping):
-        told = [told]
+        told = inner if isinstance(inner := told.get("parts"), list) else [told]
     elif told is None:
         told = []
     elif not isinstance(told, (list, tuple)):
@@ -180,8 +180,6 @@ def _response(item: Mapping[str, Any]) -> Part:
     names = ("response", "result", "output", "content")
     told = next((item[name] for name in names if item.get(name) is not None), None)
     value = result_of(told)
-    if isinstance(value, dict) and len(value) == 1 and isinstance(inner := value.get("result"), str):
-        value = inner
     known = ("tool_call_id", "call_id", "tool_use_id", "toolCallId", "toolUseId", "id")
     call_id = next((item[name] for name in known if item.get(name)), "")
     name = next((item[name] for name in ("name", "toolName", "tool_name") if item.get(name)), "")
@@ -214,6 +212,8 @@ def part(item: Any) -> Part:
         return Part("reasoning", words) if isinstance(words, str) else Part("opaque")
     if isinstance(words, str) and (kind in _TEXTS or kind not in _BLOBS):
         return Part("text", "" if is_marker(words) else words)
+    if words is None and kind in _TEXTS:  # its words are withheld
+        return Part("text", "")
     return Part("opaque")
 
 

@@ -8,7 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sidecar.core.span import Span
+
 Names = dict[str, tuple[str, ...]]
+
+MAX_EVENT_NAME = 64
+"""Longest body of a log record that is taken for the name of its event."""
 
 IDENTITY: Names = {
     # Never `mcp.session.id` (a transport's, often new for every request) nor `thread.id` (an operating system's).
@@ -50,6 +55,24 @@ GENAI: Names = {
     "query": ("gen_ai.retrieval.query.text",),
     "documents": ("gen_ai.retrieval.documents",),
 }
+
+
+EVENTS: Names = {
+    # Both older generations of OpenTelemetry GenAI: one event a message, and texts in attributes.
+    "inputs": ("gen_ai.prompt",),
+    "outputs": ("gen_ai.completion",),
+    "whole": ("gen_ai.event.content",),  # of a span event: the whole message as JSON
+    "content": ("content", "gen_ai.prompt", "gen_ai.completion", "message"),
+}  # fmt: skip
+
+
+def event_name(span: Span) -> str:
+    """The name of a log record's event: told as such, else in an attribute, else the body."""
+    if span.name:
+        return span.name
+    if isinstance(told := span.attributes.get("event.name"), str) and told:
+        return told
+    return span.body if isinstance(span.body, str) and len(span.body) <= MAX_EVENT_NAME else ""
 
 
 def first(get: Callable[[str], Any], names: tuple[str, ...]) -> Any:
