@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sidecar.core.semconv import genai
+from sidecar.core.semconv import genai, genai_events
 from sidecar.core.semconv.facts import Facts
 from sidecar.core.semconv.names import IDENTITY, first, text
 from sidecar.core.span import Span, is_cut
 
-MAPPERS = (genai,)
+MAPPERS = (genai, genai_events)
 
 _CONTENT = ("arguments", "result", "inputs", "outputs", "system", "tools")
 _SCALARS = ("tool", "description", "call_id", "model", *IDENTITY)

@@ -121,7 +121,8 @@ def _turn(message: Mapping[str, Any], role: str, room: int) -> tuple[Turn, bool]
         told, whole = [], False
     whole &= len(told) <= room
     if role == "tool" and not any(_is_response(item) for item in told):
-        content = told[0] if len(told) == 1 and isinstance(told[0], str) else result_of(list(told)) if told else None
+        bare = len(told) == 1 and isinstance(told[0], str)
+        content = result_of(told[0] if bare else list(told)) if told else None
         name = _text(message.get("name", message.get("toolName")))
         parts: tuple[Part, ...] = (Part("response", id=_text(answers), name=name, value=_known(content)),)
         return Turn(role, parts), whole
