@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sidecar.core.semconv import genai, genai_events
+from sidecar.core.semconv import genai, genai_events, openinference
 from sidecar.core.semconv.facts import Facts
 from sidecar.core.semconv.names import IDENTITY, first, text
 from sidecar.core.span import Span, is_cut
 
-MAPPERS = (genai, genai_events)
+MAPPERS = (genai, genai_events, openinference)
 
 _CONTENT = ("arguments", "result", "inputs", "outputs", "system", "tools")
 _SCALARS = ("tool", "description", "call_id", "model", *IDENTITY)
@@ -88,7 +88,15 @@ def judged(facts: Facts, span: Span) -> Facts:
         reasons.append("cut")
     if facts.opaque:
         reasons.append("opaque")
-    if span.dropped:
+    if span.dropped and not _is_told(facts):
         reasons.append("overflow")
     facts.unscored = tuple(reasons)
     return facts
+
+
+def _is_told(facts: Facts) -> bool:
+    """Whether what a span's SDK dropped was the beginning of a history: the oldest attributes go first.
+
+    The newest messages stand at the end, and what is missing of them is in `Facts.cut`.
+    """
+    return facts.kind == "model" and facts.inputs is not None and facts.outputs is not None

@@ -66,6 +66,69 @@ EVENTS: Names = {
 }  # fmt: skip
 
 
+ADK: Names = {
+    "arguments": ("gcp.vertex.agent.tool_call_args",),
+    "result": ("gcp.vertex.agent.tool_response",),
+    "request": ("gcp.vertex.agent.llm_request",),
+    "response": ("gcp.vertex.agent.llm_response",),
+    "sent": ("gcp.vertex.agent.data",),  # what a live session sends to the model
+}
+
+VERCEL: Names = {
+    "operation": ("ai.operationId",),
+    "tool": ("ai.toolCall.name",),
+    "call_id": ("ai.toolCall.id",),
+    "arguments": ("ai.toolCall.args", "ai.toolCall.input"),
+    "result": ("ai.toolCall.result", "ai.toolCall.output"),
+    "prompt": ("ai.prompt",),
+    "messages": ("ai.prompt.messages",),
+    "tools": ("ai.prompt.tools",),
+    "reasoning": ("ai.response.reasoning",),
+    "text": ("ai.response.text", "ai.result.text"),
+    "object": ("ai.response.object", "ai.result.object"),
+    "calls": ("ai.response.toolCalls", "ai.result.toolCalls"),
+    "finish": ("ai.response.finishReason", "ai.finishReason", "gen_ai.response.finish_reasons"),
+    "model": ("ai.response.model", "gen_ai.response.model", "ai.model.id"),
+    "input_tokens": ("ai.usage.inputTokens", "ai.usage.promptTokens", "gen_ai.usage.input_tokens"),
+    "output_tokens": ("ai.usage.outputTokens", "ai.usage.completionTokens", "gen_ai.usage.output_tokens"),
+}
+
+CLAUDE_CODE: Names = {
+    "kind": ("span.type",),
+    "tool": ("tool_name", "function_name", "gen_ai.tool.name"),
+    "call_id": ("tool_use_id", "call_id", "gen_ai.tool.call.id"),
+    "parameters": ("tool_parameters",),
+    "arguments": ("tool_input", "arguments", "function_args"),
+    "result": ("tool_output", "output"),
+    "error": ("error", "error_message"),
+    "prompt": ("user_prompt", "prompt", "prompt_text"),
+    "answer": ("response", "response_text"),
+    "output": ("response.model_output",),
+    "model": ("gen_ai.response.model", "gen_ai.request.model", "model"),
+    "finish": ("gen_ai.response.finish_reasons", "stop_reason"),
+    "input_tokens": ("gen_ai.usage.input_tokens", "input_tokens"),
+    "output_tokens": ("gen_ai.usage.output_tokens", "output_tokens"),
+}
+
+MCP: Names = {
+    "method": ("mcp.method.name", "mcp.method"),
+    "tool": ("gen_ai.tool.name", "mcp.tool.name"),
+    "call_id": ("gen_ai.tool.call.id",),
+    "arguments": ("gen_ai.tool.call.arguments", "mcp.tool.arguments", "mcp.request.arguments"),
+    "result": ("gen_ai.tool.call.result", "mcp.tool.result", "mcp.response.result"),
+    "a2a": ("a2a.method.name", "a2a.task.id", "a2a.message.id"),
+}
+
+PYDANTIC_AI: Names = {
+    "arguments": ("tool_arguments",),
+    "result": ("tool_response",),
+    "events": ("events",),  # of a model's span, before 1.0
+    "all_messages": ("pydantic_ai.all_messages", "all_messages_events"),
+    "final": ("final_result",),
+    "model": ("gen_ai.response.model", "gen_ai.request.model", "model_name"),
+}
+
+
 def event_name(span: Span) -> str:
     """The name of a log record's event: told as such, else in an attribute, else the body."""
     if span.name:
@@ -73,6 +136,19 @@ def event_name(span: Span) -> str:
     if isinstance(told := span.attributes.get("event.name"), str) and told:
         return told
     return span.body if isinstance(span.body, str) and len(span.body) <= MAX_EVENT_NAME else ""
+
+OPENINFERENCE: Names = {
+    "tool": ("tool.name", "tool_call.function.name", "graph.node.name"),
+    "description": ("tool.description",),
+    "call_id": ("sidecar.call.id", "tool.id", "tool_call.id", "tool.call_id", "tool_call_id"),
+    "inputs": ("input.value", "tool_call.function.arguments"),
+    "outputs": ("output.value",),
+    "model": ("llm.response.model_name", "llm.model_name", "llm.request.model_name"),
+    "finish": ("llm.finish_reason",),
+    "input_tokens": ("llm.token_count.prompt",),
+    "output_tokens": ("llm.token_count.completion",),
+    "node": ("graph.node.name", "graph.node.id"),
+}
 
 
 def first(get: Callable[[str], Any], names: tuple[str, ...]) -> Any:
