@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sidecar.core.semconv.content import arguments_of, is_marker, literal, result_of, structured
-from sidecar.core.semconv.facts import Facts, Part, Turn, plain_text
+from sidecar.core.semconv.facts import MAX_PARTS, Facts, Part, Turn, plain_text
 from sidecar.core.semconv.genai import count, failure, finished, offered
 from sidecar.core.semconv.messages import turns
 from sidecar.core.semconv.names import IDENTITY, first, text
@@ -90,6 +90,8 @@ def _arguments(facts: Facts, told: Any, parameters: Any) -> None:
     """`parameters` are the arguments in some instrumentors, the schema of them in others."""
     if told is not None and not is_marker(told):
         value, cut = arguments_of(told)
+        if isinstance(value, dict) and value.keys() == {"kwargs"} and isinstance(value["kwargs"], dict):
+            value = value["kwargs"]  # LlamaIndex
         if isinstance(value, str) and (parameters := _values(parameters)):
             value, cut = parameters, False
     elif parameters := _values(parameters):
@@ -132,6 +134,8 @@ def _result(facts: Facts, told: Any) -> None:
             value = value["data"]  # LangChain: {"type": "tool", "data": {"content": …, "tool_call_id": …}}
         elif isinstance(value.get("kwargs"), dict) and value.get("lc") is not None:
             value = value["kwargs"]
+        elif "raw_output" in value and "tool_name" in value:
+            value = value.get("content") or value["raw_output"]  # LlamaIndex: ToolOutput
         elif "response" in value and value.keys() <= _RESPONSE:
             value = value["response"]  # Gemini: {"id": …, "name": …, "response": {…}}
         elif value.keys() <= {"output", "tool_call_id"} and isinstance(value.get("output"), (dict, str)):
@@ -316,18 +320,60 @@ def _said(
             head["role"] = "agent" if field == "inputs" else "assistant"
     elif span.dropped and field == "outputs" and order[0] > 0:
         facts.cut += (field,)
-    told: list[dict[str, Any]] = []
+    if len(order) > MAX_PARTS:
+        del order[:-MAX_PARTS]
+        facts.cut += (field,)
+    said: list[Turn] = []
+    before: dict[str, Any] = {}  # the last message, where it may still grow
     answered = False
     for at in order:
-        message, final = _message(messages[at], role)
-        if not (answered and message.get("role") == "tool"):
-            told.append(message)
-        answered = final
-        if any(is_marker(words) for words in _words(messages[at])) and field not in facts.withheld:
+        told = messages[at]
+        if (turn := _spoken(told)) is not None:
+            said += _turned(facts, field, role, before)
+            said.append(turn)
+            before, answered = {}, False
+            continue
+        message, final = _message(told, role)
+        if any(is_marker(words) for words in _words(told)) and field not in facts.withheld:
             facts.withheld += (field,)
-    said, whole = turns(told, role)
-    facts.cut += () if whole else (field,)
+        if message["role"] == "tool":
+            if answered:
+                continue  # the echo of smolagents' last word
+            if not message["tool_call_id"] and len(calls := before.get("tool_calls", ())) == 1:
+                message["tool_call_id"] = calls[0].get("id")
+        answered = final
+        if message.pop("joins") and before.get("role") == "assistant":  # text and calls of one output, told apart
+            before["content"] = [*_listed(before["content"]), *_listed(message["content"])]
+            before["tool_calls"] += message["tool_calls"]
+        else:
+            said += _turned(facts, field, role, before)
+            before = message
+    return (*said, *_turned(facts, field, role, before))
+
+
+def _spoken(told: dict[str, Any]) -> Turn | None:
+    """A message that is one text and nothing else, as most of a long history are, without further ado."""
+    if len(told) != 2 or (role := told.get("role")) not in _SPEAKERS:
+        return None
+    words = told.get("content")
+    if not isinstance(words, str) or not words or words[0] == "[" or is_marker(words):
+        return None
+    return Turn(role, (Part("text", words),))
+
+
+_SPEAKERS = ("user", "assistant", "system")
+
+
+def _turned(facts: Facts, field: str, role: str, message: dict[str, Any]) -> tuple[Turn, ...]:
+    if not message:
+        return ()
+    said, whole = turns([message], role)
+    facts.cut += () if whole or field in facts.cut else (field,)
     return said
+
+
+def _listed(content: Any) -> list[Any]:
+    return content if isinstance(content, list) else [{"type": "text", "text": content}] if content else []
 
 
 def _words(message: Mapping[str, Any]) -> list[Any]:
@@ -343,7 +389,12 @@ def _message(told: dict[str, Any], role: str) -> tuple[dict[str, Any], bool]:
     content = told.get("content")
     if isinstance(content, str) and blocks and any(block.get("text") == content for block in blocks):
         content = None
-    if isinstance(content, (list, tuple)):
+    answers = told.get("tool_call_id")
+    if answers and name not in ("tool", "assistant", "tool-response"):  # a result may come back as the user's (Bedrock)
+        if content is None:
+            content, blocks = blocks, []
+        blocks.append({"type": "tool_result", "tool_use_id": answers, "content": content})
+    elif isinstance(content, (list, tuple)):
         blocks.extend(content)
     elif content is not None and content != "":
         blocks.append({"type": "text", "text": content if isinstance(content, str) else plain_text(content)})
@@ -351,12 +402,13 @@ def _message(told: dict[str, Any], role: str) -> tuple[dict[str, Any], bool]:
     if called := told.get("message.function_call_name", told.get("function_call_name")):
         calls.append({"name": called, "input": told.get("function_call_arguments_json")})
     message: dict[str, Any] = {"role": name, "name": told.get("name"), "tool_call_id": told.get("tool_call_id")}
+    message["joins"] = False
     if name in ("tool-call", "tool_call"):
         words = "\n".join(text(block.get("text")) for block in blocks)
         listed = literal(words.partition("\n")[2])
         if isinstance(listed, list):
             blocks, calls = [], [item for item in listed if isinstance(item, dict)]
-        message["role"] = "assistant"
+        message.update(role="assistant", joins=True)
     elif name in ("tool-response", "tool_response"):
         words = "\n".join(text(block.get("text")) for block in blocks)
         if words.startswith("Call id: "):
