@@ -1,19 +1,33 @@
 """Spans and log records of one convention or another → facts, chosen by the keys that are present.
 
 `MAPPERS` is the catalogue, the most exact first. A span that speaks several conventions is read by each of them, and
-what they say is merged into one: what an earlier one left open, a later one fills in.
+what they say is merged into one: what an earlier one left open, a later one fills in. What none of them reads is left
+to `fallback`, which goes by what keys and values mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sidecar.core.semconv import genai, genai_events, openinference
+from sidecar.core.semconv import (
+    adk,
+    claude_code,
+    crews,
+    fallback,
+    genai,
+    genai_events,
+    langsmith,
+    mcp,
+    openinference,
+    pydantic_ai,
+    traceloop,
+    vercel,
+)
 from sidecar.core.semconv.facts import Facts
 from sidecar.core.semconv.names import IDENTITY, first, text
 from sidecar.core.span import Span, is_cut
 
-MAPPERS = (genai, genai_events, openinference)
+MAPPERS = (langsmith, traceloop, crews, genai, adk, vercel, claude_code, mcp, pydantic_ai, genai_events, openinference)
 
 _CONTENT = ("arguments", "result", "inputs", "outputs", "system", "tools")
 _SCALARS = ("tool", "description", "call_id", "model", *IDENTITY)
@@ -30,6 +44,8 @@ def session_of(span: Span) -> str:
 def read(span: Span) -> Facts | None:
     """What `span` says of an agent, or None when it says nothing at all."""
     told = [facts for mapper in MAPPERS if mapper.claims(span) and (facts := mapper.read(span)) is not None]
+    if not told and fallback.claims(span) and (facts := fallback.read(span)) is not None:
+        told = [facts]
     session = session_of(span)
     if not told:
         if not session:
@@ -50,6 +66,9 @@ def merged(told: Sequence[Facts]) -> Facts:
     A field is withheld only if none tells it, and cut only if none tells the whole of it.
     """
     whole, *others = told
+    tell = {
+        field for one in told for field in _CONTENT if getattr(one, field) is not None and field not in one.withheld
+    }
     for other in others:
         if whole.kind == "context" and other.kind != "context":
             whole.kind, whole.piece = other.kind, other.piece
@@ -59,8 +78,10 @@ def merged(told: Sequence[Facts]) -> Facts:
         for field in _CONTENT:
             mine, theirs = getattr(whole, field), getattr(other, field)
             better = theirs is not None and field not in other.cut
-            if theirs is not None and (mine is None or (field in whole.cut and better)):
+            bare = field in whole.withheld and field not in other.withheld  # mine are roles and names without content
+            if theirs is not None and (mine is None or bare or (field in whole.cut and better)):
                 setattr(whole, field, theirs)
+                whole.withheld = tuple(name for name in whole.withheld if name != field)
                 whole.cut = tuple(name for name in whole.cut if name != field)
                 if field in other.cut:
                     whole.cut += (field,)
@@ -71,11 +92,12 @@ def merged(told: Sequence[Facts]) -> Facts:
         whole.failed |= other.failed
         whole.gated |= other.gated
         whole.opaque |= other.opaque
+        whole.headless |= other.headless
         if whole.input_tokens < 0:
             whole.input_tokens = other.input_tokens
         if whole.output_tokens < 0:
             whole.output_tokens = other.output_tokens
-    whole.withheld = tuple(field for field in whole.withheld if getattr(whole, field) is None)
+    whole.withheld = tuple(field for field in whole.withheld if field not in tell)
     return whole
 
 

@@ -6,10 +6,11 @@ opt-in there, so a missing one is withheld, not absent.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from sidecar.core.semconv.content import arguments_of, is_marker, result_of, structured
-from sidecar.core.semconv.facts import Facts
+from sidecar.core.semconv.facts import Facts, Turn
 from sidecar.core.semconv.messages import turns
 from sidecar.core.semconv.names import GENAI as NAMES
 from sidecar.core.semconv.names import event_name, first, text
@@ -134,11 +135,18 @@ def converse(facts: Facts, *, inputs: Any, outputs: Any, system: Any = None, too
         if not whole:
             facts.cut += (field,)
         facts.opaque |= any(part.type == "opaque" for turn in said for part in turn.parts)
+        if said and not tells(said):  # roles and names without their content
+            facts.withheld += (field,)
         setattr(facts, field, said)
     if system is not None:
         facts.system = tuple(part.text for turn in turns(system, "system")[0] for part in turn.parts if part.text)
     if tools is not None:
         facts.tools = offered(tools)
+
+
+def tells(said: Iterable[Turn]) -> bool:
+    """Whether messages have content: a text, arguments, a result, or something that cannot be read."""
+    return any(part.text or part.value is not None or part.type == "opaque" for turn in said for part in turn.parts)
 
 
 def offered(told: Any) -> tuple[str, ...]:

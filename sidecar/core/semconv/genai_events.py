@@ -12,7 +12,7 @@ from typing import Any
 
 from sidecar.core.semconv.content import is_marker, result_of, structured
 from sidecar.core.semconv.facts import MAX_PARTS, Facts, Turn
-from sidecar.core.semconv.genai import DETAILS_EVENT, MERGED_TOOLS, MODEL_OPERATIONS, converse, finished, tell
+from sidecar.core.semconv.genai import DETAILS_EVENT, MERGED_TOOLS, MODEL_OPERATIONS, converse, finished, tell, tells
 from sidecar.core.semconv.messages import turns
 from sidecar.core.semconv.names import EVENTS as NAMES
 from sidecar.core.semconv.names import GENAI, event_name, first, text
@@ -67,19 +67,8 @@ def said(name: str, message: Mapping[str, Any]) -> tuple[tuple[Turn, ...], bool,
     elif role == "tool" and isinstance(content, Mapping):
         content = result_of(content)
     found, whole = turns([{**inner, "role": role, "content": content}], role)
-    withheld = (content is None or is_marker(content)) and not any(
-        part.text or part.value is not None for turn in found for part in turn.parts
-    )
-    return found, withheld or _is_bare(content, found), whole
-
-
-def _is_bare(content: Any, found: tuple[Turn, ...]) -> bool:
-    """Whether parts are told, and none of their content."""
-    if not content or isinstance(content, str):
-        return False
-    return not any(
-        part.text or part.value is not None or part.type == "opaque" for turn in found for part in turn.parts
-    )
+    empty = isinstance(content, str) and not is_marker(content)  # an answer without words is told
+    return found, not (empty or tells(found)), whole
 
 
 def _opened(content: str) -> Any:

@@ -137,6 +137,7 @@ def event_name(span: Span) -> str:
         return told
     return span.body if isinstance(span.body, str) and len(span.body) <= MAX_EVENT_NAME else ""
 
+
 OPENINFERENCE: Names = {
     "tool": ("tool.name", "tool_call.function.name", "graph.node.name"),
     "description": ("tool.description",),
@@ -148,6 +149,40 @@ OPENINFERENCE: Names = {
     "input_tokens": ("llm.token_count.prompt",),
     "output_tokens": ("llm.token_count.completion",),
     "node": ("graph.node.name", "graph.node.id"),
+}
+
+TRACELOOP: Names = {
+    # Of the SDK's decorators, of instrumentations up to 0.4x, and of earlier ones still (`llm.*`).
+    "tool": ("gen_ai.tool.name", "traceloop.entity.name"),
+    "arguments": ("traceloop.entity.input", "gen_ai.tool.call.arguments"),
+    "result": ("traceloop.entity.output", "gen_ai.tool.call.result"),
+    "model": ("gen_ai.response.model", "gen_ai.request.model", "llm.response.model", "llm.request.model"),
+    "finish": ("gen_ai.response.finish_reasons", "llm.response.finish_reason", "llm.response.stop_reason"),
+    "input_tokens": ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens"),
+    "output_tokens": ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.usage.completion_tokens"),
+    "tools": ("llm.request.functions", "gen_ai.tool.definitions"),
+    "user": ("llm.user",),
+}
+
+CREWAI: Names = {
+    "agent_name": ("gen_ai.agent.name", "crewai.task.agent", "crewai.agent.role"),
+    "answer": ("traceloop.entity.output", "crewai.task.output"),
+    "system": ("crewai.agent.goal", "crewai.agent.backstory"),
+    "tools": ("crewai.agent.tools", "crewai.task.tools"),
+}
+
+LANGSMITH: Names = {
+    "tool": ("gen_ai.tool.name", "langsmith.trace.name"),
+    "call_id": ("gen_ai.tool.call.id", "langsmith.metadata.tool_call_id"),
+    "input": ("gen_ai.prompt", "langsmith.span.inputs"),
+    "output": ("gen_ai.completion", "langsmith.span.outputs"),
+    "hidden_input": ("langsmith.metadata.LANGSMITH_HIDE_INPUTS", "langsmith.metadata.LANGCHAIN_HIDE_INPUTS"),
+    "hidden_output": ("langsmith.metadata.LANGSMITH_HIDE_OUTPUTS", "langsmith.metadata.LANGCHAIN_HIDE_OUTPUTS"),
+    "model": ("gen_ai.response.model", "gen_ai.request.model", "langsmith.metadata.ls_model_name"),
+    "finish": ("gen_ai.response.finish_reasons",),
+    "input_tokens": ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"),
+    "output_tokens": ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"),
+    "tools": ("gen_ai.tool.definitions",),
 }
 
 
