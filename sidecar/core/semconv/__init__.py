@@ -44,8 +44,8 @@ def session_of(span: Span) -> str:
 def read(span: Span) -> Facts | None:
     """What `span` says of an agent, or None when it says nothing at all."""
     told = [facts for mapper in MAPPERS if mapper.claims(span) and (facts := mapper.read(span)) is not None]
-    if not told and fallback.claims(span) and (facts := fallback.read(span)) is not None:
-        told = [facts]
+    if all(facts.kind == "context" for facts in told) and fallback.claims(span):
+        told += [facts for facts in (fallback.read(span),) if facts is not None]
     session = session_of(span)
     if not told:
         if not session:
