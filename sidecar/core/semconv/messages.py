@@ -72,7 +72,33 @@ def turns(value: Any, role: str) -> tuple[tuple[Turn, ...], bool]:
             room -= 1
     if loose:
         found.append(Turn(role, tuple(loose)))
+    placed = {one.name for turn in found for one in turn.parts if one.type == "call" and _is_place(one.id, one.name)}
+    if placed:
+        found = [Turn(turn.role, tuple(_unplaced(one, placed) for one in turn.parts)) for turn in found]
     return tuple(found), whole and not cut
+
+
+def _is_place(call_id: str, name: str) -> bool:
+    """Whether an id is a tool's name and where in its message the call stands (Gemini's calls have no ids).
+
+    Such an id names every call of that tool at that place, and its answer has another number.
+    """
+    return (
+        call_id.startswith(name)
+        and bool(name)
+        and call_id[len(name) : len(name) + 1] == "_"
+        and (len(call_id) <= len(name) + 4 and call_id[len(name) + 1 :].isdigit())
+    )
+
+
+def _unplaced(one: Part, placed: set[str]) -> Part:
+    """A call or an answer without an id that is merely a place; the answer by the name that its id tells."""
+    if one.type not in ("call", "response"):
+        return one
+    name = one.name or one.id.rpartition("_")[0]
+    if name not in placed or not _is_place(one.id, name):
+        return one
+    return Part(one.type, id="", name=name, value=one.value, cut=one.cut)
 
 
 def _message(item: Any) -> Mapping[str, Any] | None:
@@ -154,7 +180,7 @@ def _is_part_text(item: Any) -> bool:
 def _is_response(item: Any) -> bool:
     return isinstance(item, Mapping) and (
         item.get("type") in _RESPONSES or "functionResponse" in item or "function_response" in item
-        or "toolResult" in item or item.get("part_kind") == "tool-return"
+        or "toolResult" in item or "toolResponse" in item or "tool_call_result" in item or item.get("part_kind") == "tool-return"
     )  # fmt: skip
 
 
@@ -172,7 +198,8 @@ def _call(item: Mapping[str, Any], call_id: Any = None) -> Part:
     value, cut = (None, False) if is_marker(told) else arguments_of(told)
     name = next((item[name] for name in ("name", "toolName", "tool_name") if item.get(name)), "")
     known = call_id or next(
-        (item[name] for name in ("call_id", "id", "tool_call_id", "toolCallId", "toolUseId") if item.get(name)), ""
+        (item[name] for name in ("call_id", "id", "tool_call_id", "toolCallId", "toolUseId", "ref") if item.get(name)),
+        "",
     )
     return Part("call", id=_text(known), name=_text(name), value=value, cut=cut)
 
@@ -181,7 +208,7 @@ def _response(item: Mapping[str, Any]) -> Part:
     names = ("response", "result", "output", "content")
     told = next((item[name] for name in names if item.get(name) is not None), None)
     value = result_of(told)
-    known = ("tool_call_id", "call_id", "tool_use_id", "toolCallId", "toolUseId", "id")
+    known = ("tool_call_id", "call_id", "tool_use_id", "toolCallId", "toolUseId", "id", "ref")
     call_id = next((item[name] for name in known if item.get(name)), "")
     name = next((item[name] for name in ("name", "toolName", "tool_name") if item.get(name)), "")
     return Part("response", id=_text(call_id), name=_text(name), value=_known(value))
@@ -198,12 +225,15 @@ def part(item: Any) -> Part:
         return _call(item)
     if kind in _RESPONSES or kind == "tool-return":
         return _response(item)
-    for name in ("functionCall", "function_call", "toolUse"):
+    for name in ("functionCall", "function_call", "toolUse", "toolRequest", "tool_call"):
         if isinstance(inner := item.get(name), Mapping):
             return _call(inner)
-    for name in ("functionResponse", "function_response", "toolResult"):
+    for name in ("functionResponse", "function_response", "toolResult", "toolResponse"):
         if isinstance(inner := item.get(name), Mapping):
             return _response(inner)
+    if isinstance(inner := item.get("tool_call_result"), Mapping):
+        call = inner.get("origin")
+        return _response({**(call if isinstance(call, Mapping) else {}), **inner})
     words = item.get("content", item.get("text", item.get("thinking")))
     if isinstance(words, Mapping):
         words = words.get("text", words.get("value"))
