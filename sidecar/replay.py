@@ -23,6 +23,7 @@ from sidecar.core.digests import remember
 from sidecar.core.events import KIND, Event, Message, Reasoning, SessionKey, ToolCall
 from sidecar.core.findings import Finding
 from sidecar.core.pipeline import Outcome, Pipeline
+from sidecar.core.places import Telling, assemble
 from sidecar.core.semconv.facts import Facts, Turn
 from sidecar.core.sessions import Session
 from sidecar.core.span import Record, Span
@@ -50,6 +51,15 @@ class Moment(Struct, frozen=True):
     end: bool
 
 
+class _Call(Struct):
+    """A model call as its records come: all of them are one moment, at the end of its span or of the last record."""
+
+    tellings: list[Telling] = []
+    at_ns: int = 0
+    has_span: bool = False
+    version: int = 0
+
+
 class Totals(Struct):
     """What a replay came to."""
 
@@ -65,20 +75,26 @@ class Totals(Struct):
     unmapped: int = 0
 
 
-def moments(span: Span, *, gate: bool, delay_ns: int, reasoning: bool) -> Iterator[tuple[int, int, Moment]]:
+def moments(span: Span, facts: Facts | None, *, gate: bool, delay_ns: int) -> Iterator[tuple[int, int, Moment]]:
     """When a span counts: (time, rank among equals, moment). Ended comes before message, message before started."""
-    facts = semconv.read(span)
-    if facts is not None and not reasoning:
-        facts.inputs, facts.outputs = _without_reasoning(facts.inputs), _without_reasoning(facts.outputs)
     kind = None if facts is None else facts.kind
-    if kind in ("tool", "agent") and gate and span.end_ns + delay_ns <= span.start_ns:
+    if span.signal == "log" and kind == "tool":
+        yield span.end_ns + delay_ns, 0, Moment(span, facts, begin=True, end=True)
+    elif span.signal == "span" and kind in ("tool", "agent") and gate and span.end_ns + delay_ns <= span.start_ns:
         # By a coarse clock it ends with its beginning, or before it; it begins first all the same.
         yield span.start_ns, 3, Moment(span, facts, begin=True, end=True)
-    elif kind in ("tool", "agent") and gate:
+    elif span.signal == "span" and kind in ("tool", "agent") and gate:
         yield span.start_ns, 3, Moment(span, facts, begin=True, end=False)
         yield span.end_ns + delay_ns, 0 if kind == "tool" else 2, Moment(span, facts, begin=False, end=True)
     else:
         yield span.end_ns + delay_ns, 1, Moment(span, facts, begin=True, end=True)
+
+
+def _read(span: Span, *, reasoning: bool) -> Facts | None:
+    facts = semconv.read(span)
+    if facts is not None and not reasoning:
+        facts.inputs, facts.outputs = _without_reasoning(facts.inputs), _without_reasoning(facts.outputs)
+    return facts
 
 
 def _without_reasoning(turns: tuple[Turn, ...] | None) -> tuple[Turn, ...] | None:
@@ -95,14 +111,33 @@ def ordered(
     gate: bool = True,
     delay_ns: int = 0,
     reasoning: bool = True,
+    note: Callable[[Span, Facts | None], None] = lambda span, facts: None,
 ) -> Iterator[tuple[int, Moment]]:
     """Moments of several streams of spans in the order of time, as far as `window_ns` and `MAX_WAITING` reach.
 
-    A moment that comes after a later one has been played is played at once and counted as late.
+    A moment that comes after a later one has been played is played at once and counted as late. What several records
+    tell of one model call is one moment. `note` hears of each span when it is read, so that what a later one says of
+    its session and its agent is known when an earlier one is played.
     """
     streams = {index: (iter(source), 0) for index, source in enumerate(sources)}
-    waiting: list[tuple[int, int, str, str, int, Moment]] = []
+    waiting: list[tuple[int, int, str, str, int, Moment | None, _Call | None, int]] = []
+    calls: dict[tuple[str, str], _Call] = {}
     played = count = 0
+
+    def play(until_ns: int) -> Iterator[tuple[int, Moment]]:
+        nonlocal played
+        while waiting and (waiting[0][0] <= until_ns or len(waiting) > MAX_WAITING):
+            at_ns, _, trace_id, span_id, _, moment, call, version = heapq.heappop(waiting)
+            if call is not None and call.version != version:
+                continue  # more of it has come
+            played = max(played, at_ns)
+            if moment is not None:
+                yield played, moment
+            elif call is not None:
+                calls.pop((trace_id, span_id), None)
+                for record, facts in assemble(call.tellings):
+                    yield played, Moment(record.span, facts, begin=True, end=True)
+
     while streams:
         index = min(streams, key=lambda i: (streams[i][1], i))  # the stream that lags behind
         stream, newest = streams[index]
@@ -111,20 +146,26 @@ def ordered(
             del streams[index]
         else:
             totals.spans += 1
-            for at_ns, rank, moment in moments(span, gate=gate, delay_ns=delay_ns, reasoning=reasoning):
-                count += 1
-                totals.late += at_ns < played
-                heapq.heappush(waiting, (at_ns, rank, span.trace_id, span.span_id, count, moment))
+            count += 1
+            facts = _read(span, reasoning=reasoning)
+            note(span, facts)
+            if facts is not None and facts.kind == "model" and span.trace_id and span.span_id:
+                call = calls.setdefault((span.trace_id, span.span_id), _Call())
+                call.tellings.append((Record(span, position=(0, count)), facts))
+                at_ns = span.end_ns + delay_ns
+                is_span = span.signal == "span"
+                call.at_ns = at_ns if is_span else call.at_ns if call.has_span else max(call.at_ns, at_ns)
+                call.has_span |= is_span
+                call.version += 1
+                totals.late += call.at_ns < played
+                heapq.heappush(waiting, (call.at_ns, 1, span.trace_id, span.span_id, count, None, call, call.version))
+            else:
+                for at_ns, rank, moment in moments(span, facts, gate=gate, delay_ns=delay_ns):
+                    totals.late += at_ns < played
+                    heapq.heappush(waiting, (at_ns, rank, span.trace_id, span.span_id, count, moment, None, 0))
             streams[index] = (stream, max(newest, span.end_ns))
-        ready = min((newest for _, newest in streams.values()), default=2**63) - window_ns
-        while waiting and (waiting[0][0] <= ready or len(waiting) > MAX_WAITING):
-            at_ns, _, _, _, _, moment = heapq.heappop(waiting)
-            played = max(played, at_ns)
-            yield played, moment
-    while waiting:
-        at_ns, _, _, _, _, moment = heapq.heappop(waiting)
-        played = max(played, at_ns)
-        yield played, moment
+        yield from play(min((newest for _, newest in streams.values()), default=2**63) - window_ns)
+    yield from play(2**63)
 
 
 class Player:
@@ -265,7 +306,7 @@ class Player:
 
     def _session_row(self, session: Session) -> None:
         self.totals.sessions += 1
-        self.totals.unscored += bool(session.unscored)
+        self.totals.unscored += bool(session.reasons)
         run = self.pipeline.runs.get(session.key)
         self._write(
             "sessions",
@@ -276,7 +317,7 @@ class Player:
                 "peak_severity": None if session.peak is None else session.peak.word,
                 "state": run.desired,
                 "first_pause": self._first_pause.pop(session.key, None),
-                "unscored": list(session.unscored),
+                "unscored": list(session.reasons),
                 "spans": session.span_count,
                 "acts": session.act_count,
             },

@@ -89,5 +89,6 @@ def play(
         gate=gate,
         delay_ns=int(export_delay_s * SECOND_NS),
         reasoning=reasoning,
+        note=core.note,
     )
     return player.play(stream, progress or (lambda n: None)), reports  # type: ignore[arg-type]

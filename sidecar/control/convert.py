@@ -371,7 +371,7 @@ def session_view(key: SessionKey, run: Run, session: Session | None, role: Agent
     view.grade = session.grade
     view.risk = session.risk
     view.peak_severity = "" if session.peak is None else Severity(session.peak).word
-    view.unscored.extend(session.unscored)
+    view.unscored.extend(session.reasons)
     view.acts = session.act_count
     view.last_seen.CopyFrom(timestamp(session.last_ns) or Timestamp())
     view.stressors.extend(map(plain, session.stressors))

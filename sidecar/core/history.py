@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 
 from sidecar.core.digests import act_digest, text_digest
-from sidecar.core.semconv.facts import Part, Turn, plain_text
+from sidecar.core.semconv.facts import Facts, Part, Turn, plain_text
 
 ASSISTANT = frozenset(("assistant", "model", "ai"))
 
@@ -37,6 +37,25 @@ def steps(turns: tuple[Turn, ...], chain: bytes = b"") -> Iterator[tuple[list[tu
     if said:
         chain = _link(chain, said)
         yield said, chain, True
+
+
+Step = tuple[list[tuple[Turn, Part]], bytes, bool]
+
+
+def walk(facts: Facts) -> list[Step]:
+    """The steps of a model call's input; worked out once, since a history may be long."""
+    if facts.walked is None:
+        facts.walked = list(steps(facts.inputs or ()))
+    walked: list[Step] = facts.walked
+    return walked
+
+
+def ending(facts: Facts) -> bytes | None:
+    """The chain digest after a model call, None where its input or output is not told."""
+    if facts.outputs is None or not facts.inputs:
+        return None
+    walked = walk(facts)
+    return extend(facts.outputs, walked[-1][1] if walked else b"")
 
 
 def _link(chain: bytes, step: list[tuple[Turn, Part]]) -> bytes:

@@ -29,7 +29,7 @@ from sidecar.core.reader import Catalogue, Reader
 from sidecar.core.runstate import RunStates
 from sidecar.core.semconv.facts import Facts
 from sidecar.core.sessions import MAX_KINDS, Session, SessionTable
-from sidecar.core.span import Record
+from sidecar.core.span import LOCAL, Record, Span
 from sidecar.core.text.scan import PatternSet
 from sidecar.core.triage.alerts import AlertBook
 from sidecar.core.triage.budget import BlastRadius
@@ -138,6 +138,10 @@ class Pipeline:
     def feed(self, record: Record, now_ns: int) -> Outcome:
         """Takes in a span that has begun and ended before it came."""
         return self.weave(record, semconv.read(record.span), now_ns, begin=True, end=True, asked=False)
+
+    def note(self, span: Span, facts: Facts | None, realm: str = LOCAL.realm) -> None:
+        """Takes down what a span says of its session and its agent before it is its turn (replay)."""
+        self.weaver.bindings.note(realm, span, facts)
 
     def weave(
         self, record: Record, facts: Facts | None, now_ns: int, *, begin: bool, end: bool, asked: bool
@@ -363,7 +367,7 @@ class Pipeline:
         if before is None:
             outcome.events.append(event)
         if event.unscored:
-            session.note_unscored(event.unscored)
+            session.note_unscored(tuple(reason for reason in event.unscored if reason != "withheld"))  # may yet be told
         if judgement.churns:
             text = f"the agent has used more than {MAX_TOOLS} names of tools; names may be made up to hide acts"
             about = event_id(session.key.realm, "label_churn", event.agent.role)

@@ -17,6 +17,7 @@ from sidecar.core.span import Grade
 ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-")
 MAX_ID, MAX_TOLD = 128, 200
 MAX_ACTS, MAX_TEXTS, MAX_ALIASES, MAX_MENTIONS, MAX_OWN_DOMAINS = 256, 256, 256, 1024, 32
+MAX_PLACES_OF_ACT = 16
 MAX_INTENTS, MAX_CHAINS, MAX_CALLS, MAX_UNSEEN, MAX_KINDS = 64, 64, 64, 64, 64
 
 
@@ -35,6 +36,7 @@ class Act(Struct, gc=False):
         asked_as: The model's own id of the call, where the gate or the span has another.
         source: Who told of it first: the gate, a tool span, or a model's message.
         span: ``trace_id:span_id`` of its best evidence.
+        places: All spans and records that told of it, the latest `MAX_PLACES_OF_ACT`.
         scope: Instrumentation scope of its span, "" at the gate.
         result: Digest of the result, b"" until one is known.
     """
@@ -46,12 +48,18 @@ class Act(Struct, gc=False):
     started_ns: int
     source: Literal["gate", "span", "message"]
     span: str = ""
+    places: tuple[str, ...] = ()
     scope: str = ""
     ended: bool = False
     ended_ns: int = 0
     result: bytes = b""
     gated: bool = False
     asked_as: str = ""
+
+    def told_by(self, place: str) -> None:
+        """Remembers that the span `place` has told of it."""
+        if place not in self.places:
+            self.places = (*self.places, place)[-MAX_PLACES_OF_ACT:]
 
 
 class Intent(Struct, frozen=True):
@@ -80,7 +88,7 @@ class Session(Struct):
         aliases: Ids it was known by before, oldest first.
         chains: Digest of a message history that is known → whether a model call ended with it; newest last.
         texts: Digest of a text → where it was told.
-        unseen: Model calls and runs whose acts are not known yet: span → time.
+        unseen: Model calls and runs whose acts are not known yet: span → time; 0 where that should have come by now.
         states: Detector name → that detector's instance for this session.
         suspicion: Family → the gravest weighted score so far, 0..1.
         unscored: Reasons, in order of appearance (a dict used as an ordered set).
@@ -89,6 +97,8 @@ class Session(Struct):
         refused: Kinds of acts that a reviewer found to be what an alert said; they are denied, also after a resume.
         mentions: Address or domain → the highest rank (`core.reader.RANKS`) of those who named it.
         own_domains: Registrable domains that trusted words show to be the agent's own organisation.
+        agent_rank: How well `agent` is known: 0 by the service's name, 1 named by a span, 2 by the outermost run of an
+            agent, 3 by a credential or at the control door.
         told: The id as it was told, cut to `MAX_TOLD` characters, where it was of odd form; else "".
         offset_ns: What its sender's clock is wrong by, where that is beyond what can be believed (`core.oddities`).
     """
@@ -119,6 +129,7 @@ class Session(Struct):
     mentions: dict[str, int] = {}
     own_domains: dict[str, None] = {}
     kinds: dict[str, str] = {}
+    agent_rank: int = 0
     told: str = ""
     offset_ns: int = 0
     skewed: bool = False
@@ -135,6 +146,16 @@ class Session(Struct):
     def note_unscored(self, reasons: tuple[str, ...]) -> None:
         for reason in reasons:
             self.unscored[reason] = None
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why detectors have not seen all of it: what was noted, and what nobody has told so far."""
+        found = dict(self.unscored)
+        if "withheld" not in found and any(not act.digest for act in self.acts.values()):
+            found["withheld"] = None
+        if "unknown_act" not in found and any(not at_ns for at_ns in self.unseen.values()):
+            found["unknown_act"] = None
+        return tuple(found)
 
     @property
     def stressors(self) -> tuple[str, ...]:
@@ -155,8 +176,8 @@ class Session(Struct):
         self.created_ns = min(self.created_ns, other.created_ns)
         self.last_ns = max(self.last_ns, other.last_ns)
         self.aliases = (*self.aliases, *other.aliases, other.key)[-MAX_ALIASES:]
-        if self.agent == NO_AGENT:
-            self.agent = other.agent
+        if self.agent == NO_AGENT or other.agent_rank > self.agent_rank:
+            self.agent, self.agent_rank = other.agent, other.agent_rank
         self.parent = self.parent or other.parent
         for address, rank in self.mentions.items():
             other.mentions[address] = max(rank, other.mentions.get(address, 0))

@@ -13,11 +13,11 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from sidecar.core.binding import Trace
 from sidecar.core.engine import AgentState
 from sidecar.core.events import Agent, AnyEvent, SessionKey
 from sidecar.core.pipeline import Held, Pipeline
 from sidecar.core.sessions import Session
-from sidecar.core.weave import Trace
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -46,8 +46,8 @@ class Snapshots:
         pipeline.sessions.gone = self._session_gone
         pipeline.engine.touched = self._touch_agent
         pipeline.engine.gone = lambda key: self._forget(f"a/{key[0]}\0{key[1]}")
-        pipeline.weaver.touched = self._touch_trace
-        pipeline.weaver.gone = lambda key: self._forget(f"t/{key[0]}\0{key[1]}")
+        pipeline.weaver.bindings.touched = self._touch_trace
+        pipeline.weaver.bindings.gone = lambda key: self._forget(f"t/{key[0]}\0{key[1]}")
 
     def begin(self) -> None:
         """Fixes the moment; what an unfinished snapshot had left to do becomes part of this one."""
@@ -120,7 +120,7 @@ class Snapshots:
         return _encode(replace(session, states=states))
 
     def _trace(self, key: tuple[str, str]) -> bytes | None:
-        trace = self._pipeline.weaver.traces.get(key)
+        trace = self._pipeline.weaver.bindings.traces.get(key)
         return None if trace is None else _encode(trace)
 
 
@@ -157,7 +157,7 @@ def _restore(pipeline: Pipeline, name: str, blob: bytes) -> None:
         state.tools = dict.fromkeys(saved.tools)
         pipeline.engine.put((realm, identity), state)
     elif kind == "t":
-        pipeline.weaver.traces[(realm, identity)] = msgspec.msgpack.decode(blob, type=Trace)
+        pipeline.weaver.bindings.traces[(realm, identity)] = msgspec.msgpack.decode(blob, type=Trace)
     elif name == "held":
         pipeline.held.update(msgspec.msgpack.decode(blob, type=list[tuple[str, Held]]))
     else:

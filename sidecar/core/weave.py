@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sidecar.core import oddities, semconv
+from sidecar.core.binding import MAX_NAME, Bindings, Named
 from sidecar.core.digests import Known, act_digest, bare, event_id, remember, text_digest
 from sidecar.core.events import (
     NO_AGENT,
@@ -25,7 +26,8 @@ from sidecar.core.events import (
     SessionKey,
     ToolCall,
 )
-from sidecar.core.history import extend, steps
+from sidecar.core.history import ending, walk
+from sidecar.core.places import assemble
 from sidecar.core.reading import NOTHING_READ, Reading
 from sidecar.core.semconv.facts import Facts, Part, Turn, plain_text
 from sidecar.core.sessions import (
@@ -45,9 +47,7 @@ from sidecar.core.sessions import (
 from sidecar.core.span import Record, Span, Speaker
 from sidecar.core.telling import JOIN_NS, Telling
 
-MAX_TRACES, MAX_SPANS_OF_TRACE, MAX_THREADS, MAX_NAMED_CALLS = 50_000, 4096, 50_000, 50_000
-MAX_NAME = 128
-"""Longest name, id or version of an agent; of a longer one the head."""
+MAX_NAMED_CALLS, MAX_PLACES, MAX_PIECES = 50_000, 4096, 1024
 INTENT_WAIT_NS = 5 * 10**9
 """How long a model's tool call waits for a span or a question at the gate before it counts as run. Tool spans start
 0.4-6 ms after the model span ends (telemetry.md §0); 5 s is the batch delay of the SDK."""
@@ -89,24 +89,13 @@ class Asked(Struct, frozen=True):
     cut: bool = False
 
 
-class Trace(Struct):
-    """What is known of one trace: its session, the ids its spans claim, and which spans have ended."""
-
-    session: SessionKey | None = None
-    claims: dict[str, SessionKey] = {}
-    parents: dict[str, str] = {}
-    ended: dict[str, None] = {}
-
-
 ReadArguments = Callable[[Session, str, str, Any], Reading]
 ReadText = Callable[[Session, str, str, str], Reading]
 
 
 class Weaver:
-    """Makes events of records. Memory: `MAX_TRACES` traces, `MAX_THREADS` histories, `MAX_NAMED_CALLS` ids of calls,
-    and the session table.
-
-    `touched` is called with a trace's key before that trace may change, `gone` when it is forgotten.
+    """Makes events of records. Memory: that of `Bindings`, `MAX_NAMED_CALLS` ids of calls, `MAX_PLACES` model calls of
+    which messages have come but no end, and the session table.
 
     Args:
         table: The sessions; shared with the engine.
@@ -117,11 +106,9 @@ class Weaver:
     def __init__(self, table: SessionTable, *, read_arguments: ReadArguments, read_text: ReadText) -> None:
         self.table = table
         self._read_arguments, self.read_text = read_arguments, read_text
-        self.traces: dict[tuple[str, str], Trace] = {}
-        self.touched: Callable[[tuple[str, str]], None] = lambda key: None
-        self.gone: Callable[[tuple[str, str]], None] = lambda key: None
+        self.bindings = Bindings()
         self._named_calls: dict[str, SessionKey] = {}
-        self._threads: dict[tuple[str, bytes], SessionKey] = {}
+        self._pieces: dict[tuple[str, str], list[tuple[Record, Facts]]] = {}
         self._waiting: dict[SessionKey, None] = {}
         self._same = Known()
         self.notices: list[Notice] = []
@@ -129,7 +116,6 @@ class Weaver:
         self.unmapped = 0
         self.duplicates = 0
         self.unbound = 0
-        self.cycles = 0
 
     # ------------------------------------------------------------ what comes in
 
@@ -140,20 +126,42 @@ class Weaver:
     def weave(self, record: Record, facts: Facts | None, now_ns: int, *, begin: bool, end: bool) -> list[Event]:
         """Events of a span's beginning, of its end, or of both."""
         span = record.span
-        if facts is None:
-            self.unmapped += end
-            key = (record.speaker.realm, span.trace_id)
-            if end and span.parent_id and (trace := self.traces.get(key)) is not None:
-                self.touched(key)
-                remember(trace.parents, span.span_id, span.parent_id, MAX_SPANS_OF_TRACE)
-            return []
+        self.unmapped += facts is None and end
         if not (span.trace_id and span.span_id):
             span = _placed(span)
+            record = replace(record, span=span)
+        self.bindings.note(record.speaker.realm, span, facts)
+        if facts is None or facts.kind == "context":
+            return []
+        if facts.kind != "model" or not end:
+            return self._weave(record, facts, now_ns, begin=begin, end=end)
+        return [
+            event
+            for whole, told in self._assembled(record, facts, now_ns)
+            for event in self._weave(whole, told, now_ns, begin=begin, end=end)
+        ]
+
+    def _assembled(self, record: Record, facts: Facts, now_ns: int) -> list[tuple[Record, Facts]]:
+        """Tellings of a model call that are complete now: messages that come one a record wait for its end."""
+        key = (record.speaker.realm, f"{record.span.trace_id}:{record.span.span_id}")
+        if not facts.piece and key not in self._pieces:
+            return [(record, facts)]
+        tellings = self._pieces.pop(key, [])
+        tellings.append((record, facts))
+        if not facts.piece or facts.outputs is not None or len(tellings) >= MAX_PIECES:
+            return assemble(tellings)
+        self._pieces[key] = tellings
+        if len(self._pieces) > MAX_PLACES:
+            return assemble(self._pieces.pop(next(iter(self._pieces))))
+        return []
+
+    def _weave(self, record: Record, facts: Facts, now_ns: int, *, begin: bool, end: bool) -> list[Event]:
+        span = record.span
         session = self._session_of(record.speaker, span, facts, now_ns)
         told, span = span, oddities.date(session, span, record.arrived_ns)
-        agent = self._agent_of(session, record.speaker, span, facts)
+        agent = self._agent_of(session, record.speaker, span)
         place = f"{span.trace_id}:{span.span_id}"
-        again = end and span.signal == "span" and self._ended_before(record.speaker.realm, span)
+        again = end and span.signal == "span" and not self.bindings.is_new(record.speaker.realm, span)
         if again:
             self.duplicates += 1
             if facts.kind == "tool":
@@ -229,6 +237,11 @@ class Weaver:
     def due(self, now_ns: int, *, all_of_them: bool = False) -> list[Event]:
         """Acts that a model asked for and nobody else told of in time; `all_of_them` at the end of a stream."""
         events: list[Event] = []
+        for began, tellings in list(self._pieces.items()):
+            if all_of_them or now_ns - tellings[-1][0].arrived_ns >= INTENT_WAIT_NS:
+                del self._pieces[began]
+                for record, facts in assemble(tellings):
+                    events += self._weave(record, facts, now_ns, begin=True, end=True)
         for key in sorted(self._waiting):  # the same order after a restart
             session = self.table.get(key)
             if session is None:
@@ -240,10 +253,9 @@ class Weaver:
                     del session.intents[intent.call_id]
                     self.derive(session, intent, events)
             for place, at_ns in list(session.unseen.items()):
-                if all_of_them or now_ns - at_ns >= INTENT_WAIT_NS:
-                    del session.unseen[place]
-                    session.note_unscored(("unknown_act",))
-            if session.gated or not (session.intents or session.unseen):
+                if at_ns and (all_of_them or now_ns - at_ns >= INTENT_WAIT_NS):
+                    session.unseen[place] = 0
+            if session.gated or not (session.intents or any(session.unseen.values())):
                 del self._waiting[key]
         return events
 
@@ -255,7 +267,7 @@ class Weaver:
         """Takes in a session from a snapshot: its histories are known, its open intents are waited for."""
         for chain, is_thread in session.chains.items():
             if is_thread:
-                remember(self._threads, (session.key.realm, chain), session.key, MAX_THREADS)
+                self.bindings.ends(session.key.realm, chain, session.key)
         for act in session.acts.values():
             if len(act.call_id) >= UNIQUE_CALL_ID:
                 remember(self._named_calls, act.event_id, session.key, MAX_NAMED_CALLS)
@@ -274,44 +286,24 @@ class Weaver:
 
     # ------------------------------------------------------------ sessions and agents
 
-    def _trace(self, realm: str, trace_id: str) -> Trace:
-        key = (realm, trace_id)
-        trace = self.traces.get(key)
-        if trace is None:
-            if len(self.traces) >= MAX_TRACES:
-                oldest = next(iter(self.traces))
-                del self.traces[oldest]
-                self.gone(oldest)
-            trace = self.traces[key] = Trace()
-        self.touched(key)
-        return trace
-
     def _session_of(self, speaker: Speaker, span: Span, facts: Facts, now_ns: int) -> Session:
-        realm = speaker.realm
-        trace = self._trace(realm, span.trace_id)
-        key: SessionKey | None
-        if facts.session:
-            key = SessionKey(realm, clean_id(facts.session))
-            if trace.session is None:
-                trace.session = key
-            elif trace.session != key:
-                if trace.session.id.startswith("trace:"):
-                    self.bind(trace.session, key, now_ns)
-                    trace.session = key
-                else:  # a second conversation within one trace: its spans are told apart by their ancestors
-                    remember(trace.claims, span.span_id, key, MAX_SPANS_OF_TRACE)
-        else:
-            key = self._ancestor(trace, span) if trace.claims else trace.session
-            if key is None or key.id.startswith("trace:"):
-                thread = self._thread(realm, facts)
-                if key is None:
-                    self.unbound += thread is None
-                    key = trace.session = thread or SessionKey(realm, f"trace:{span.trace_id}")
-                elif thread is not None and thread != self.table.resolve(key):
-                    self.bind(key, thread, now_ns)
-                    key = trace.session = thread
-        if trace.claims and span.parent_id:
-            remember(trace.parents, span.span_id, span.parent_id, MAX_SPANS_OF_TRACE)
+        realm, bindings = speaker.realm, self.bindings
+        trace = bindings.trace((realm, span.trace_id))
+        if not trace.claimed and (claim := bindings.first_claim(realm, span)) is not None:
+            if trace.session is not None:
+                self.bind(trace.session, claim, now_ns)
+            trace.session, trace.claimed = claim, True
+        key = bindings.claim_of(realm, span) or trace.session
+        if key is None or not trace.claimed:
+            thread = bindings.thread(realm, facts)
+            if key is None:
+                self.unbound += thread is None
+                key = trace.session = thread or SessionKey(realm, f"trace:{span.trace_id}")
+            elif thread is not None and self.table.resolve(thread) != self.table.resolve(key):
+                self.bind(key, thread, now_ns)
+                key = trace.session = thread
+            if facts.kind == "model" and thread is None:
+                bindings.continues(realm, facts, key)
         forged = bool(facts.session) and oddities.owner(self.table, key, speaker) is not None
         session = self.table.open(key, now_ns)
         session.grade = speaker.grade
@@ -320,62 +312,42 @@ class Weaver:
         if forged:
             place, text = f"{span.trace_id}:{span.span_id}", "it names a session that belongs to another's credential"
             self._notice("identity_mismatch", session, session.agent, span.end_ns, place, "", text)
-        if facts.parent_session and session.parent is None:
-            session.parent = SessionKey(realm, clean_id(facts.parent_session))
-            self.table.opened.append(session.key)
+        if session.parent is None and facts.session:
+            parent = SessionKey(realm, clean_id(facts.parent_session)) if facts.parent_session else None
+            parent = parent or bindings.parent_of(realm, span)
+            if parent is not None and self.table.resolve(parent) != session.key:
+                session.parent = parent
+                self.table.opened.append(session.key)
+        if facts.user and not session.user:
+            session.user = facts.user[:MAX_TOLD]
         return session
 
-    def _ancestor(self, trace: Trace, span: Span) -> SessionKey | None:
-        parent = span.parent_id
-        for _ in range(64):
-            if not parent:
-                break
-            if (claim := trace.claims.get(parent)) is not None:
-                return claim
-            parent = trace.parents.get(parent, "")
-            if parent == span.parent_id:
-                self.cycles += 1
-                break
-        return trace.session
+    def _agent_of(self, session: Session, speaker: Speaker, span: Span) -> Agent:
+        """Who acts: whoever the span or its nearest ancestor names, else the session's agent.
 
-    def _thread(self, realm: str, facts: Facts) -> SessionKey | None:
-        """The session whose history this model call continues, for clients whose every call is a trace of its own."""
-        if facts.kind != "model" or not facts.inputs:
-            return None
-        known = None
-        for _, chain, is_output in steps(facts.inputs):
-            if is_output:
-                known = self._threads.get((realm, chain), known)
-        return None if known is None else self.table.resolve(known)
-
-    def _agent_of(self, session: Session, speaker: Speaker, span: Span, facts: Facts) -> Agent:
-        """Who acts. A name that the credential fixes is the role, whatever the span says: posture goes by it."""
+        A session's agent is the outermost that its spans name. A name that the credential fixes is the role, whatever
+        spans say: posture goes by it.
+        """
+        named, is_outermost = self.bindings.agent_of(speaker.realm, span)
         known = session.agent
-        told, agent_id = facts.agent_name[:MAX_NAME], facts.agent_id[:MAX_NAME]
-        name = speaker.agent or told
-        if name or agent_id:
-            name = name or known.name
-            same = name == known.name
-            agent_id = agent_id or (told if told != name else "") or (known.id if same else "")
-            version = facts.agent_version[:MAX_NAME] or (known.version if same else "")
-            if not same or agent_id != known.id or version != known.version:
-                self._plays(session, Agent(speaker.realm, agent_id, name, version))
-        elif known == NO_AGENT:
-            service = span.resource.get("service.name")
-            self._plays(session, Agent(speaker.realm, "", service[:MAX_NAME] if isinstance(service, str) else ""))
-        return session.agent
+        if named is None or not (speaker.agent or named.name or named.id):
+            if speaker.agent and not known.name:
+                self._plays(session, Agent(speaker.realm, "", speaker.agent))
+            elif known == NO_AGENT:
+                service = span.resource.get("service.name")
+                name = service[:MAX_NAME] if isinstance(service, str) else ""
+                self._plays(session, Agent(speaker.realm, "", name), rank=0)
+            return session.agent
+        agent = _agent(speaker, named, known)
+        rank = 3 if speaker.agent else 2 if named.is_run and is_outermost else 1
+        if rank > session.agent_rank or (agent.role == known.role and agent != known) or known == NO_AGENT:
+            self._plays(session, agent, rank=max(rank, session.agent_rank))
+        return self._same(agent)
 
-    def _plays(self, session: Session, agent: Agent) -> None:
+    def _plays(self, session: Session, agent: Agent, *, rank: int = 3) -> None:
         if agent.role != session.agent.role:
             self.table.opened.append(session.key)  # what holds the role holds it
-        session.agent = self._same(agent)
-
-    def _ended_before(self, realm: str, span: Span) -> bool:
-        ended = self._trace(realm, span.trace_id).ended
-        if span.span_id in ended:
-            return True
-        remember(ended, span.span_id, None, MAX_SPANS_OF_TRACE)
-        return False
+        session.agent, session.agent_rank = self._same(agent), rank
 
     def _event_id(self, session: Session, call_id: str, otherwise: str) -> str:
         """Names an act by its call id if no other act has it, in this session or another, else by where it was told."""
@@ -394,12 +366,14 @@ class Weaver:
     ) -> Act:
         session.saw_tool_span = True
         session.unseen.clear()
+        start_ns = span.start_ns or span.end_ns
         digest = b"" if facts.arguments is None else act_digest(facts.tool, facts.arguments)
         call_id = facts.call_id
         intent = self._take_intent(session, call_id, digest, facts.tool)
         if intent is not None and not call_id:
             call_id = intent.call_id
-        act = self._find_act(session, call_id, digest, facts.tool, span.start_ns, span.scope, span)
+        act = self._act_of_span(session, place) if span.signal == "span" else None
+        act = act or self._find_act(session, call_id, digest, facts.tool, start_ns, span.scope, span)
         if act is None:
             act = self._remember_act(
                 session,
@@ -408,9 +382,10 @@ class Weaver:
                     tool=self._same(facts.tool),
                     call_id=call_id,
                     digest=digest,
-                    started_ns=span.start_ns,
+                    started_ns=start_ns,
                     source="span",
                     span=place,
+                    places=(place,),
                     scope=self._same(span.scope),
                     gated=facts.gated,
                 ),
@@ -425,11 +400,14 @@ class Weaver:
                 unscored = tuple(reason for reason in unscored if reason != "withheld")
             self._started(session, agent, act, arguments, facts.description, withheld, unscored, events)
         else:
-            act.span, act.scope = place, self._same(span.scope)
+            if not act.span or act.source != "span" or (digest and not act.digest):
+                act.span = place
+            act.scope = self._same(span.scope)
+            act.told_by(place)
             if digest and act.digest != digest:
                 if act.digest and act.source == "gate":
                     text = "the act that ran has other arguments than the one that was asked for"
-                    self._notice("conflicting_duplicate", session, agent, span.start_ns, place, act.event_id, text)
+                    self._notice("conflicting_duplicate", session, agent, start_ns, place, act.event_id, text)
                 act.digest = digest
                 self._started(session, agent, act, facts.arguments, facts.description, (), facts.unscored, events)
             elif not act.digest and intent is not None and intent.arguments is not None:
@@ -467,7 +445,7 @@ class Weaver:
         if act is None:
             digest = b"" if facts.arguments is None else act_digest(facts.tool, facts.arguments)
             act = self._act_of_span(session, place) or self._find_act(
-                session, facts.call_id, digest, facts.tool, span.start_ns, span.scope, span
+                session, facts.call_id, digest, facts.tool, span.start_ns or span.end_ns, span.scope, span
             )
             if act is None:  # its beginning was forgotten
                 act = self._begin_act(session, agent, span, facts, place, events)
@@ -522,7 +500,7 @@ class Weaver:
                 event_id=self._event_id(session, intent.call_id, f"{intent.span}:{intent.call_id}"),
                 tool=self._same(intent.tool),
                 call_id=intent.call_id,
-                digest=act_digest(intent.tool, intent.arguments),
+                digest=b"" if intent.arguments is None else act_digest(intent.tool, intent.arguments),
                 started_ns=intent.at_ns,
                 source="message",
                 span=intent.span,
@@ -543,13 +521,15 @@ class Weaver:
 
     def _remember_act(self, session: Session, act: Act) -> Act:
         session.act_count += 1
+        if len(session.acts) >= MAX_ACTS and not next(iter(session.acts.values())).digest:
+            session.note_unscored(("withheld",))  # what nobody has told by now stays unknown
         key = act.call_id if act.call_id and act.call_id not in session.acts else act.event_id
         remember(session.acts, key, act, MAX_ACTS)
         return act
 
     def _act_of_span(self, session: Session, place: str) -> Act | None:
         for act in reversed(session.acts.values()):
-            if act.span == place:
+            if place in act.places:
                 return act
         return None
 
@@ -560,6 +540,8 @@ class Weaver:
         if call_id and (act := session.acts.get(call_id)) is not None and not _another(act, digest, scope, span):
             return act
         for act in reversed(session.acts.values()):
+            if span is not None and self._is_within(session, act, digest, tool, span):
+                return act
             if call_id and act.call_id and act.call_id != call_id:
                 continue
             if act.scope and (span is None or act.scope == scope):
@@ -571,6 +553,15 @@ class Weaver:
                 continue  # began after the other had ended: the same call made again
             return act
         return None
+
+    def _is_within(self, session: Session, act: Act, digest: bytes, tool: str, span: Span) -> bool:
+        """Whether a span stands within one that told of `act`, or round it, and is about the same call: a wrapper, or
+        the other side of it."""
+        if digest and act.digest and digest != act.digest:
+            return False
+        if bare(tool) != bare(act.tool):
+            return False
+        return any(self.bindings.is_nested(session.key.realm, span, place) for place in act.places[-2:])
 
     def act_called(self, session: Session, call_id: str) -> Act | None:
         """The act that a model's message calls so."""
@@ -708,12 +699,15 @@ class Weaver:
         A history that continues a known one is new from there on. Inputs that hold only what is new (no word of the
         assistant in them) are taken whole; of any other, what has been told before is left out text by text.
         """
-        inputs = facts.inputs or ()
-        realm = session.key.realm
+        inputs, ended = facts.inputs or (), ending(facts)
+        if ended is not None:
+            later = self.bindings.ends(session.key.realm, ended, session.key)
+            if later is not None and self.table.resolve(later) != session.key:
+                self.bind(later, session.key, session.last_ns)
         new: list[tuple[Turn, Part]] = []
         chain, matched, replies = b"", False, False
         walked: list[bytes] = []
-        for step, chain, is_output in steps(inputs):
+        for step, chain, is_output in walk(facts):
             if chain in session.chains:
                 new, matched, walked = [], True, []
                 continue
@@ -725,10 +719,8 @@ class Weaver:
         if inputs and (matched or replies or not session.chains):
             for link in walked or (chain,):  # calls between this one and the last known may come later
                 remember(session.chains, link, session.chains.get(link, False), MAX_CHAINS)
-        if facts.outputs is not None and inputs:
-            chain = extend(facts.outputs, chain)
-            remember(session.chains, chain, True, MAX_CHAINS)
-            remember(self._threads, (realm, chain), session.key, MAX_THREADS)
+        if ended is not None:
+            remember(session.chains, ended, True, MAX_CHAINS)
         return new
 
     def _told(self, session: Session, part: Part) -> bool:
@@ -791,6 +783,15 @@ class Weaver:
     def _notice(self, kind: str, session: Session, agent: Agent, at_ns: int, place: str, about: str, text: str) -> None:
         about = about or event_id(session.key.realm, kind, place)
         self.notices.append(Notice(kind, session.key, agent, at_ns, place, about, text))
+
+
+def _agent(speaker: Speaker, named: Named, known: Agent) -> Agent:
+    """An agent as it is named, with what is known of it already and not said again."""
+    told, agent_id = named.name, named.id
+    name = speaker.agent or told or known.name
+    same = name == known.name
+    agent_id = agent_id or (told if told != name else "") or (known.id if same else "")
+    return Agent(speaker.realm, agent_id, name, named.version or (known.version if same else ""))
 
 
 def _placed(span: Span) -> Span:

@@ -91,7 +91,7 @@ class Scrape:
         rows, age_s = self._inbox()
         metrics.inbox_rows[()], metrics.inbox_age[()] = rows, age_s
         metrics.spans_unmapped[()], metrics.spans_duplicate[()] = weaver.unmapped, weaver.duplicates
-        metrics.spans_unbound[()], metrics.spans_cyclic[()] = weaver.unbound, weaver.cycles
+        metrics.spans_unbound[()], metrics.spans_cyclic[()] = weaver.unbound, weaver.bindings.cycles
         metrics.sessions_forgotten[()] = pipeline.sessions.evicted
         for name, failures in engine.failures.items():
             metrics.detector_failures[(metrics.detector_label(name),)] = failures

@@ -59,7 +59,7 @@ def test_row_14_spans_that_are_each_others_parents_end_and_are_counted() -> None
     two = tool("look", {"n": 2}, trace="t", word="y", parent="x")
     loom.take(one, two, tool("look", {"n": 3}, trace="t", parent="x"))
     assert len(loom.acts) == 3
-    assert loom.weaver.cycles == 1
+    assert loom.weaver.bindings.cycles == 1
 
 
 def test_row_14_a_span_that_is_its_own_parent_is_taken_as_it_is() -> None:

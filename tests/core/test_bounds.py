@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.core import engine as engine_module
 from sidecar.core import pipeline as pipeline_module
-from sidecar.core import runstate, sessions, weave
+from sidecar.core import binding, runstate, sessions, weave
 from sidecar.core.events import Agent, SessionKey
 from sidecar.core.snapshot import Snapshots
 from sidecar.core.span import Speaker
@@ -64,9 +64,9 @@ def feed_wide_trace(loom: Loom, number: int) -> None:
 def test_what_is_remembered_of_a_session_is_bounded(
     feed: Callable[[Loom, int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weave, "MAX_TRACES", 500)
-    monkeypatch.setattr(weave, "MAX_SPANS_OF_TRACE", 500)
-    monkeypatch.setattr(weave, "MAX_THREADS", 500)
+    monkeypatch.setattr(binding, "MAX_TRACES", 500)
+    monkeypatch.setattr(binding, "MAX_SPANS_OF_TRACE", 500)
+    monkeypatch.setattr(binding, "MAX_THREADS", 500)
     monkeypatch.setattr(weave, "MAX_NAMED_CALLS", 500)
     loom = Loom(aliases=500)
     for number in range(MANY // 2):
@@ -82,14 +82,14 @@ def test_what_is_remembered_of_a_session_is_bounded(
         }.items()
     }  # fmt: skip
     sizes |= {
-        "traces": (len(weaver.traces), 500),
-        "threads": (len(weaver._threads), 500),
+        "traces": (len(weaver.bindings.traces), 500),
+        "threads": (len(weaver.bindings.threads), 500),
         "named calls": (len(weaver._named_calls), 500),
         "aliases of all": (len(loom.table._aliases), 500),
         "waiting": (len(weaver._waiting), len(loom.table)),
-        "claims": (max((len(trace.claims) for trace in weaver.traces.values()), default=0), 500),
-        "parents": (max((len(trace.parents) for trace in weaver.traces.values()), default=0), 500),
-        "ended": (max((len(trace.ended) for trace in weaver.traces.values()), default=0), 500),
+        "claims": (max((len(trace.claims) for trace in weaver.bindings.traces.values()), default=0), 500),
+        "parents": (max((len(trace.parents) for trace in weaver.bindings.traces.values()), default=0), 500),
+        "ended": (max((len(trace.ended) for trace in weaver.bindings.traces.values()), default=0), 500),
     }
     assert {name: size for name, size in sizes.items() if size[0] > size[1]} == {}
 
@@ -229,7 +229,7 @@ def test_an_epoch_given_after_a_run_state_was_forgotten_is_higher_than_before() 
 
 def test_what_is_forgotten_leaves_the_snapshot_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else every trace there ever was would be stored for good, and read at each start."""
-    monkeypatch.setattr(weave, "MAX_TRACES", 10)
+    monkeypatch.setattr(binding, "MAX_TRACES", 10)
     monkeypatch.setattr(engine_module, "MAX_AGENTS", 10)
     stage = Stage(Diary, capacity=10)
     snapshots = Snapshots(stage.core)
@@ -266,7 +266,7 @@ def test_a_message_with_a_million_parts_is_cut_and_said_so() -> None:
     loom = Loom()
     loom.take(chat([{"role": "user", "parts": [text(f"p{n}") for n in range(20_000)]}], [], session="s"))
     assert len(loom.said) <= 4096
-    assert [event.unscored for event in loom.events if event.unscored] == [("opaque",)]
+    assert [event.unscored for event in loom.events if event.unscored] == [("cut",)]
 
 
 def test_agents_share_no_memory() -> None:

@@ -78,7 +78,7 @@ def test_a_log_record_counts_only_if_it_is_the_details_event() -> None:
     assert semconv.read(record) is not None
     from msgspec.structs import replace
 
-    assert semconv.read(replace(record, name="gen_ai.choice")) is None
+    assert semconv.read(replace(record, name="gen_ai.something")) is None
     named = replace(record, name="", attributes=record.attributes | {"event.name": DETAILS_EVENT})
     assert semconv.read(named) is not None
 

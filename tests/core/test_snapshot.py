@@ -62,8 +62,8 @@ def whole(core: Pipeline) -> dict[str, bytes]:
         core.sessions.touched(session)
     for agent in core.engine.agents.values():
         core.engine.touched(agent)
-    for key in core.weaver.traces:
-        core.weaver.touched(key)
+    for key in core.weaver.bindings.traces:
+        core.weaver.bindings.touched(key)
     store.take()
     return store.blobs
 

@@ -16,7 +16,7 @@ from tests.core.kit import Loom, Stage, assistant, call, chat, response, text, t
 
 def reasons(loom: Loom, session: str = "s") -> list[str]:
     """Reasons of the session itself and of all its events."""
-    told = dict.fromkeys(loom.session(session).unscored)
+    told = dict.fromkeys(loom.session(session).reasons)
     for event in loom.events:
         told |= dict.fromkeys(event.unscored)
     return sorted(told)
@@ -65,7 +65,7 @@ def test_overflow_where_the_senders_sdk_dropped_attributes() -> None:
 def test_opaque_content_is_said(part: object) -> None:
     stage = Stage()
     stage.feed(chat([{"role": "user", "parts": [text("look"), part]}], [assistant("nice")], session="s"))
-    assert list(stage.session("s").unscored) == ["opaque"]
+    assert list(stage.session("s").reasons) == ["opaque"]
 
 
 def test_an_act_that_nobody_shows_is_unknown() -> None:
@@ -144,7 +144,7 @@ def judged(arguments: object) -> tuple[str, ...]:
     core = pipeline()
     span = tool("send_mail", json.dumps(arguments), session="s")
     decision = core.feed(Record(span, LOCAL, span.end_ns), span.end_ns).decisions[0]
-    assert tuple(next(iter(core.sessions)).unscored) == decision.unscored
+    assert tuple(next(iter(core.sessions)).reasons) == decision.unscored
     return decision.unscored
 
 
@@ -153,11 +153,11 @@ def test_reasons_of_sessions_that_are_one_are_joined() -> None:
     stage.feed(tool("t", session="s", trace="A"))
     stage.feed(tool("t", '{"a', trace="B"))
     stage.feed(kit.run(end=1, trace="B", session="s"))
-    assert sorted(stage.session("s").unscored) == ["cut", "withheld"]
+    assert sorted(stage.session("s").reasons) == ["cut", "withheld"]
 
 
 def test_a_model_call_and_an_act_say_their_own() -> None:
     loom = Loom()
-    loom.take(chat([user("a")], [assistant("b")], session="s", dropped=1), tool("t", {}, session="s", start=1))
+    loom.take(chat([user("a")], session="s", dropped=1), tool("t", {}, session="s", start=1))
     assert [event.unscored for event in loom.of(ModelCall)] == [("overflow",)]
     assert [event.unscored for event in loom.of(ToolCall)] == [(), ()]

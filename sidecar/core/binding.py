@@ -1,0 +1,229 @@
+"""Which session and which agent a span belongs to, whenever and wherever in its trace that is told.
+
+A span belongs to the session that it names, else to the one that its nearest ancestor names, else to its trace's; a
+trace that names none belongs to the session whose history its model calls continue, else it is one of its own. What
+one span tells counts for spans that came before it, too: `Bindings` is asked again when a trace is `stirred`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from msgspec import Struct
+
+from sidecar.core.digests import remember
+from sidecar.core.events import SessionKey
+from sidecar.core.history import walk
+from sidecar.core.semconv.facts import Facts
+from sidecar.core.sessions import clean_id
+from sidecar.core.span import Span
+
+MAX_TRACES, MAX_SPANS_OF_TRACE, MAX_THREADS = 50_000, 4096, 50_000
+MAX_STRANGERS, MAX_SPANS_OF_STRANGER = 10_000, 64
+MAX_ANCESTORS = 64
+MAX_NAME = 128
+"""Longest name, id or version of an agent; of a longer one the head."""
+
+
+class Named(Struct, frozen=True):
+    """An agent as a span names it; `is_run` where the span is a run of that agent."""
+
+    name: str
+    id: str
+    version: str
+    is_run: bool
+
+
+class Trace(Struct):
+    """What is known of one trace.
+
+    Attributes:
+        session: What its spans belong to that neither name a session nor have an ancestor that does.
+        claimed: Whether a span named `session`; else it is a thread's, or the trace's own.
+        claims: Span → session that it names.
+        parents: Span → parent.
+        agents: Span → agent that it names.
+        ended: Spans that have come.
+    """
+
+    session: SessionKey | None = None
+    claimed: bool = False
+    claims: dict[str, SessionKey] = {}
+    parents: dict[str, str] = {}
+    agents: dict[str, Named] = {}
+    ended: dict[str, None] = {}
+
+
+class Bindings:
+    """Memory: `MAX_TRACES` traces of `MAX_SPANS_OF_TRACE` spans, `MAX_STRANGERS` traces in which no agent has been
+    seen (their parents lead from an agent's spans to its ancestors), `MAX_THREADS` histories and as many continuations.
+
+    `touched` is called with a trace's key before that trace may change, `gone` when it is forgotten.
+    """
+
+    def __init__(self) -> None:
+        self.traces: dict[tuple[str, str], Trace] = {}
+        self._strangers: dict[tuple[str, str], dict[str, str]] = {}
+        self.threads: dict[tuple[str, bytes], SessionKey] = {}
+        self._continued: dict[tuple[str, bytes], SessionKey] = {}
+        self.stirred: dict[tuple[str, str], None] = {}
+        self.touched: Callable[[tuple[str, str]], None] = lambda key: None
+        self.gone: Callable[[tuple[str, str]], None] = lambda key: None
+        self.cycles = 0
+
+    def note(self, realm: str, span: Span, facts: Facts | None) -> None:
+        """Takes down what a span says of itself: its parent, its session, its agent."""
+        if not (span.trace_id and span.span_id):
+            return
+        key = (realm, span.trace_id)
+        if facts is None:
+            if span.parent_id:
+                self._note_stranger(key, span)
+            return
+        trace = self.trace(key)
+        place = span.span_id
+        stirs = bool(trace.ended)
+        if span.parent_id and trace.parents.get(place) != span.parent_id:
+            self.cycles += place != span.parent_id and place in _above(trace, span.parent_id)
+            remember(trace.parents, place, span.parent_id, MAX_SPANS_OF_TRACE)
+            if stirs and facts.kind == "context":
+                self._stir(key)
+        if facts.session:
+            claim = SessionKey(realm, clean_id(facts.session))
+            if place not in trace.claims:
+                remember(trace.claims, place, claim, MAX_SPANS_OF_TRACE)
+                if stirs:
+                    self._stir(key)
+        if facts.agent_name or facts.agent_id:
+            named = Named(facts.agent_name[:MAX_NAME], facts.agent_id[:MAX_NAME], facts.agent_version[:MAX_NAME],
+                          facts.kind == "agent")  # fmt: skip
+            if place not in trace.agents or (named.is_run and not trace.agents[place].is_run):
+                remember(trace.agents, place, named, MAX_SPANS_OF_TRACE)
+                if stirs:
+                    self._stir(key)
+
+    def _note_stranger(self, key: tuple[str, str], span: Span) -> None:
+        trace = self.traces.get(key)
+        if trace is not None:
+            if trace.parents.get(span.span_id) != span.parent_id:
+                self.touched(key)
+                remember(trace.parents, span.span_id, span.parent_id, MAX_SPANS_OF_TRACE)
+                self._stir(key)
+            return
+        parents = self._strangers.get(key, {})
+        remember(parents, span.span_id, span.parent_id, MAX_SPANS_OF_STRANGER)
+        remember(self._strangers, key, parents, MAX_STRANGERS)
+
+    def _stir(self, key: tuple[str, str]) -> None:
+        remember(self.stirred, key, None, MAX_TRACES)
+
+    def trace(self, key: tuple[str, str]) -> Trace:
+        """The trace of that key, about to change."""
+        trace = self.traces.get(key)
+        if trace is None:
+            if len(self.traces) >= MAX_TRACES:
+                oldest = next(iter(self.traces))
+                del self.traces[oldest]
+                self.stirred.pop(oldest, None)
+                self.gone(oldest)
+            trace = self.traces[key] = Trace(parents=self._strangers.pop(key, {}))
+        self.touched(key)
+        return trace
+
+    def is_new(self, realm: str, span: Span) -> bool:
+        """Whether a span comes for the first time; from then on it has come."""
+        ended = self.trace((realm, span.trace_id)).ended
+        if span.span_id in ended:
+            return False
+        remember(ended, span.span_id, None, MAX_SPANS_OF_TRACE)
+        return True
+
+    # ------------------------------------------------------------ whose
+
+    def claim_of(self, realm: str, span: Span) -> SessionKey | None:
+        """The session that `span` or its nearest ancestor names."""
+        trace = self.traces.get((realm, span.trace_id))
+        if trace is None or not trace.claims:
+            return None
+        if (claim := trace.claims.get(span.span_id)) is not None:
+            return claim
+        return next((trace.claims[place] for place in self._ancestors(trace, span) if place in trace.claims), None)
+
+    def first_claim(self, realm: str, span: Span) -> SessionKey | None:
+        """The session that the trace of `span` is about: what its outermost span that names one says."""
+        trace = self.traces.get((realm, span.trace_id))
+        if trace is None or not trace.claims:
+            return None
+        places = list(trace.claims)
+        if len(set(trace.claims.values())) == 1:
+            return trace.claims[places[0]]
+        roots = [p for p in places if not any(a in trace.claims for a in _above(trace, trace.parents.get(p, "")))]
+        return trace.claims[min(roots or places)]
+
+    def parent_of(self, realm: str, span: Span) -> SessionKey | None:
+        """The session within which `span` names another."""
+        trace = self.traces.get((realm, span.trace_id))
+        if trace is None or (mine := trace.claims.get(span.span_id)) is None:
+            return None
+        claims = (trace.claims[place] for place in self._ancestors(trace, span) if place in trace.claims)
+        return next((claim for claim in claims if claim != mine), None)
+
+    def agent_of(self, realm: str, span: Span) -> tuple[Named | None, bool]:
+        """The agent that `span` or its nearest ancestor names, and whether no other agent stands above that one."""
+        trace = self.traces.get((realm, span.trace_id))
+        if trace is None or not trace.agents:
+            return None, True
+        found = trace.agents.get(span.span_id)
+        for place in self._ancestors(trace, span):
+            above = trace.agents.get(place)
+            if found is None:
+                found = above
+            elif above is not None and above.name and found.name and above.name != found.name:
+                return found, False
+        return found, True
+
+    def is_nested(self, realm: str, span: Span, other: str) -> bool:
+        """Whether of `span` and the one whose place is `other` (``trace_id:span_id``) one stands within the other."""
+        trace_id, _, place = other.partition(":")
+        trace = self.traces.get((realm, span.trace_id))
+        if trace is None or trace_id != span.trace_id:
+            return False
+        return place in self._ancestors(trace, span) or span.span_id in _above(trace, trace.parents.get(place, ""))
+
+    @staticmethod
+    def _ancestors(trace: Trace, span: Span) -> Iterator[str]:
+        return _above(trace, span.parent_id or trace.parents.get(span.span_id, ""))
+
+    # ------------------------------------------------------------ histories
+
+    def thread(self, realm: str, facts: Facts) -> SessionKey | None:
+        """The session whose history this model call continues, for clients whose every call is a trace of its own."""
+        if facts.kind != "model" or not facts.inputs:
+            return None
+        known = None
+        for _, chain, is_output in walk(facts):
+            if is_output:
+                known = self.threads.get((realm, chain), known)
+        return known
+
+    def continues(self, realm: str, facts: Facts, session: SessionKey) -> None:
+        """Remembers the history that a call of `session` continues: the call before it may come later."""
+        last = None
+        for _, chain, is_output in walk(facts):
+            last = chain if is_output else last
+        if last is not None and (realm, last) not in self.threads:
+            remember(self._continued, (realm, last), session, MAX_THREADS)
+
+    def ends(self, realm: str, chain: bytes, session: SessionKey) -> SessionKey | None:
+        """A call of `session` has ended with this history; the session that has gone on from there already, if any."""
+        remember(self.threads, (realm, chain), session, MAX_THREADS)
+        return self._continued.pop((realm, chain), None)
+
+
+def _above(trace: Trace, place: str) -> Iterator[str]:
+    """A span and what stands above it, the nearest first; a circle of parents ends after `MAX_ANCESTORS` steps."""
+    for _ in range(MAX_ANCESTORS):
+        if not place:
+            return
+        yield place
+        place = trace.parents.get(place, "")

@@ -1,0 +1,68 @@
+"""What several records say of one model call → one telling: its span, its log record, its messages one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from sidecar.core.semconv import merged
+from sidecar.core.semconv.facts import Facts, Turn
+from sidecar.core.span import Record
+
+Telling = tuple[Record, Facts]
+
+
+def assemble(tellings: Sequence[Telling]) -> list[Telling]:
+    """Tellings of model calls that bear one span id, as one for each call, in the order of time.
+
+    Messages that came one a record are put together. Where they hold several calls (records of a span that is no
+    model call's own), an input after an output begins the next one.
+    """
+    whole = [telling for telling in tellings if not telling[1].piece]
+    pieces = sorted(
+        (telling for telling in tellings if telling[1].piece),
+        key=lambda telling: (telling[0].span.end_ns, telling[1].inputs is None, telling[0].position),
+    )
+    whole.sort(key=lambda telling: (telling[0].span.signal == "log", telling[0].span.end_ns))
+    calls: list[list[Telling]] = []
+    for telling in pieces:
+        if not calls or (telling[1].inputs is not None and calls[-1][-1][1].inputs is None):
+            calls.append([])
+        calls[-1].append(telling)
+    told = [_joined(call) for call in calls]
+    if whole:
+        (record, facts), *more = whole
+        again = [telling for telling in more if telling[0].span.signal == "span"]  # came twice: not ours to judge
+        others = [replace(other) for one, other in (*more, *told[-1:]) if one.span.signal == "log"]
+        return [*_numbered(told[:-1]), (record, _told(merged([replace(facts), *others]))), *again]
+    return _numbered(told)
+
+
+def _numbered(calls: list[Telling]) -> list[Telling]:
+    """Calls that share a span id, each with one of its own; the last one keeps it."""
+    named = []
+    for n, (record, facts) in enumerate(calls, 1):
+        if n < len(calls):
+            record = replace(record, span=replace(record.span, span_id=f"{record.span.span_id}.{n}"))
+        named.append((record, facts))
+    return named
+
+
+def _joined(pieces: Sequence[Telling]) -> Telling:
+    record = pieces[-1][0]
+    inputs: list[Turn] = []
+    outputs: list[Turn] = []
+    for _, facts in pieces:
+        inputs.extend(facts.inputs or ())
+        outputs.extend(facts.outputs or ())
+    said = {"inputs": tuple(inputs) if any(f.inputs is not None for _, f in pieces) else None,
+            "outputs": tuple(outputs) if any(f.outputs is not None for _, f in pieces) else None}  # fmt: skip
+    first = merged([replace(facts, inputs=None, outputs=None) for _, facts in (pieces[-1], *pieces[:-1])])
+    return record, _told(replace(first, piece=False, **said))
+
+
+def _told(facts: Facts) -> Facts:
+    facts.withheld = tuple(field for field in facts.withheld if getattr(facts, field) is None)
+    facts.unscored = tuple(reason for reason in facts.unscored if reason != "cut" or facts.cut)
+    return facts
