@@ -44,8 +44,10 @@ def session_of(span: Span) -> str:
 def read(span: Span) -> Facts | None:
     """What `span` says of an agent, or None when it says nothing at all."""
     told = [facts for mapper in MAPPERS if mapper.claims(span) and (facts := mapper.read(span)) is not None]
-    if all(facts.kind == "context" for facts in told) and fallback.claims(span):
-        told += [facts for facts in (fallback.read(span),) if facts is not None]
+    # A reading that takes a tool for context knows that tool.
+    if all(facts.kind == "context" and not facts.tool for facts in told) and fallback.claims(span):
+        facts = fallback.overrules(span) if told else fallback.read(span)
+        told = [facts, *told] if facts is not None else told
     session = session_of(span)
     if not told:
         if not session:
@@ -92,7 +94,6 @@ def merged(told: Sequence[Facts]) -> Facts:
         whole.failed |= other.failed
         whole.gated |= other.gated
         whole.opaque |= other.opaque
-        whole.headless |= other.headless
         if whole.input_tokens < 0:
             whole.input_tokens = other.input_tokens
         if whole.output_tokens < 0:

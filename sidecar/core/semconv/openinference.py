@@ -75,7 +75,7 @@ def _tool(span: Span) -> Facts:
     )
     _arguments(facts, first(get, NAMES["inputs"]), get("tool.parameters"))
     if _is_final_answer(facts.tool, facts.arguments, get("tool.parameters")):
-        return Facts(kind="context")  # smolagents answers by a tool call; the run around it tells the answer
+        return Facts(kind="context", tool=facts.tool)  # smolagents; the model's call and the run tell the answer
     told = first(get, NAMES["outputs"])
     if told is not None and not is_marker(told):
         _result(facts, told)
@@ -130,6 +130,9 @@ def _result(facts: Facts, told: Any) -> None:
             facts.call_id = text(value.get("tool_call_id"))
         if value.get("status") == "error" or value.get("isError") is True or value.get("is_error") is True:
             facts.failed = True
+        if "content" in value and value.keys() <= _TOOL_MESSAGE:
+            value = value["content"]
+            break
         if isinstance(value.get("data"), dict) and "content" in value["data"] and "type" in value:
             value = value["data"]  # LangChain: {"type": "tool", "data": {"content": …, "tool_call_id": …}}
         elif isinstance(value.get("kwargs"), dict) and value.get("lc") is not None:
@@ -150,6 +153,8 @@ def _result(facts: Facts, told: Any) -> None:
         facts.withheld += ("result",)
 
 
+_TOOL_MESSAGE = {"content", "status", "type", "name", "id", "tool_call_id", "toolUseId", "artifact", "isError",
+                 "is_error", "additional_kwargs", "response_metadata"}  # fmt: skip
 _RESPONSE = {"id", "name", "response", "will_continue", "scheduling", "parts"}
 
 
@@ -338,6 +343,7 @@ def _said(
             facts.withheld += (field,)
         if message["role"] == "tool":
             if answered:
+                answered = False
                 continue  # the echo of smolagents' last word
             if not message["tool_call_id"] and len(calls := before.get("tool_calls", ())) == 1:
                 message["tool_call_id"] = calls[0].get("id")
@@ -395,7 +401,9 @@ def _message(told: dict[str, Any], role: str) -> tuple[dict[str, Any], bool]:
             content, blocks = blocks, []
         blocks.append({"type": "tool_result", "tool_use_id": answers, "content": content})
     elif isinstance(content, (list, tuple)):
-        blocks.extend(content)
+        blocks.extend(
+            item if isinstance(item, dict) else {"type": "text", "text": plain_text(item)} for item in content
+        )
     elif content is not None and content != "":
         blocks.append({"type": "text", "text": content if isinstance(content, str) else plain_text(content)})
     calls = [told["tool_calls"][at] for at in sorted(told["tool_calls"])] if "tool_calls" in told else []
