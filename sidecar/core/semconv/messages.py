@@ -21,6 +21,7 @@ ROLES = {
     "function": "tool", "toolmessage": "tool", "functionmessage": "tool", "tool_result": "tool",
 }  # fmt: skip
 _ROLE_NAMES = frozenset(("system", "user", "assistant", "tool"))
+_CALL_IDS = ("call_id", "id", "tool_call_id", "toolCallId", "toolUseId", "ref")
 _ARGUMENTS = ("arguments", "args", "input", "parameters")
 _TEXTS = frozenset(("text", "input_text", "output_text", "compaction", "markdown", "refusal"))
 _THOUGHTS = frozenset(("reasoning", "thinking", "reasoning_text", "summary_text", "redacted_thinking"))
@@ -54,7 +55,7 @@ def turns(value: Any, role: str) -> tuple[tuple[Turn, ...], bool]:
         value = list(value)
     if not isinstance(value, list):
         return (), value is None
-    if len(value) == 1 and isinstance(value[0], list):  # one batch of messages
+    if len(value) == 1 and isinstance(value[0], list) and _message(value[0]) is None:  # one batch of messages
         value = value[0]
     found: list[Turn] = []
     loose: list[Part] = []
@@ -146,7 +147,7 @@ def _turn(message: Mapping[str, Any], role: str, room: int) -> tuple[Turn, bool]
     elif not isinstance(told, (list, tuple)):
         told, whole = [], False
     whole &= len(told) <= room
-    if role == "tool" and not any(_is_response(item) for item in told):
+    if role == "tool" and not any(_is_response(item) or _is_call(item) for item in told):
         bare = len(told) == 1 and isinstance(told[0], str)
         content = result_of(told[0] if bare else list(told)) if told else None
         name = _text(message.get("name", message.get("toolName")))
@@ -179,9 +180,14 @@ def _is_part_text(item: Any) -> bool:
 
 def _is_response(item: Any) -> bool:
     return isinstance(item, Mapping) and (
-        item.get("type") in _RESPONSES or "functionResponse" in item or "function_response" in item
-        or "toolResult" in item or "toolResponse" in item or "tool_call_result" in item or item.get("part_kind") == "tool-return"
+        _text(item.get("type")) in _RESPONSES or "functionResponse" in item or "function_response" in item
+        or "toolResult" in item or "toolResponse" in item or "tool_call_result" in item
+        or item.get("part_kind") == "tool-return"
     )  # fmt: skip
+
+
+def _is_call(item: Any) -> bool:
+    return isinstance(item, Mapping) and _text(item.get("type")) in _CALLS
 
 
 def _known(value: Any) -> Any:
@@ -198,7 +204,7 @@ def _call(item: Mapping[str, Any], call_id: Any = None) -> Part:
     value, cut = (None, False) if is_marker(told) else arguments_of(told)
     name = next((item[name] for name in ("name", "toolName", "tool_name") if item.get(name)), "")
     known = call_id or next(
-        (item[name] for name in ("call_id", "id", "tool_call_id", "toolCallId", "toolUseId", "ref") if item.get(name)),
+        (item[name] for name in _CALL_IDS if item.get(name)),
         "",
     )
     return Part("call", id=_text(known), name=_text(name), value=value, cut=cut)

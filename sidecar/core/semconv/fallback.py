@@ -1,0 +1,751 @@
+"""Telemetry of no known convention, read by what its keys and values mean: unseen frameworks, home-made spans and logs.
+
+Asked last, about what no other mapper reads. Nothing here knows a library; `words.meaning` says what a key means by its
+words, and evidence is added up, for each key's field once:
+
+=====  =========================================================================================================
+3      a kind (``span.kind``, ``event``, ``type``, a log's name or text) of value tool_call, llm, agent_run, …
+3      a span or a log's text that is named for it: ``execute_tool x``, ``tool: x``, ``Calling tool x``
+3      a list of messages with roles and content; ``role`` beside ``content``; ``action_input``
+2      ``tool.name``, ``tool.args``, ``llm.prompt``, ``prompt``, ``completion``, ``question``, ``answer``, ``thought``,
+       ``user_input``, ``agent.input``; a kind of one common word in a plain key (``type``: tool); a name with `llm`
+1      ``function.name``, ``args``, ``tool.result``, ``observation``, ``call_id``, ``model``, tokens; arguments that
+       are an object; input with output where the name speaks of a model or an agent; a span's name ``run x``
+0      ``input``, ``output``, ``action``, ``name``, ``text``: content where something else says whose
+=====  =========================================================================================================
+
+Three are enough; the most for a tool, a model or an agent is what the span is (the first at a draw), and a kind of 3
+decides alone. So ``tool.name`` with ``tool.args`` is an act; ``tool.name`` by itself (a linter's), ``action`` with
+``params`` (a web request's) and ``function_name`` by itself (a function's log) are not. An act whose arguments are not
+there is an act with arguments withheld. Kinds such as chain, workflow and task are no acts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from msgspec import Struct
+
+from sidecar.core.semconv.content import arguments_of, is_marker, literal, result_of, structured, unquoted
+from sidecar.core.semconv.facts import Facts, Part, Turn, plain_text
+from sidecar.core.semconv.genai import count, failure, offered
+from sidecar.core.semconv.messages import turns
+from sidecar.core.semconv.names import IDENTITY
+from sidecar.core.semconv.words import FORMS, NOTHING, known, meaning, words_of
+from sidecar.core.span import Span
+
+ENOUGH = 3
+"""Points of evidence from which a span is an act."""
+NAMED = 4
+"""Rank from which a name's key is a tool's own."""
+MAX_FIELDS = 256
+"""Values looked at in one span or record, nested ones included."""
+MAX_DEPTH = 4
+MAX_TEXT = 65_536
+"""Characters of a log's text that is searched for ``key=value`` and for a call in words."""
+
+_ACTS = (
+    "tool_call tool_use tool_execution execute_tool tool_invocation tool_invoke tool_start tool_started tool_run "
+    "tool_called call_tool calling_tool invoke_tool run_tool mcp_tool_call function_call function_tool tools_call "
+    "tool_v2 tool_executed tool_call_start tool_call_started tool_call_message function_calling tool_request "
+    "tool_dispatch tool_calling call_function"
+)
+_RESULTS = (
+    "tool_result tool_response tool_output tool_return tool_end tool_ended tool_finished tool_completed tool_error "
+    "tool_failed function_call_output function_result function_response tool_call_result tool_call_completed "
+    "tool_call_finished tool_return_message tool_call_response tool_call_end tool_call_output"
+)
+_MODELS = (
+    "llm llm_call llm_request llm_response llm_generation llm_completion model_call model_request model_response "
+    "model_generation chat_model chat_completion chat_completions text_completion llm_chat llm_invoke call_llm lm_call"
+)
+_AGENTS = "agent_run agent_call invoke_agent run_agent agent_execution agent_invocation agent_turn agent_request"
+_USERS = "user_message user_input user_query user_prompt human_message user_question"
+_FINALS = (
+    "assistant_message assistant_response agent_response final_answer final_response final_output agent_message "
+    "bot_message bot_response ai_message agent_answer agent_output agent_reply"
+)
+_STEPS = (
+    "chain workflow task embedding embeddings reranker guardrail evaluator flow workflow_run workflow_step parser "
+    "prompt model_step model_chunk"
+)
+
+KINDS: Final[dict[str, tuple[str, int]]] = {
+    **dict.fromkeys(_ACTS.split(), ("tool", 3)),
+    **dict.fromkeys(_RESULTS.split(), ("result", 3)),
+    **dict.fromkeys(_MODELS.split(), ("model", 3)),
+    **dict.fromkeys(_AGENTS.split(), ("agent", 3)),
+    **dict.fromkeys(_USERS.split(), ("user", 2)),
+    **dict.fromkeys(_FINALS.split(), ("final", 2)),
+    "tool": ("tool", 2), "model": ("model", 2), "chat": ("model", 2), "completion": ("model", 2),
+    "generation": ("model", 2), "agent": ("agent", 2), "user": ("user", 2), "bot": ("final", 2),
+    "chat_client": ("agent", 2),
+    **dict.fromkeys(_STEPS.split(), ("context", 2)),
+    "retriever": ("retrieval", 2), "retrieval": ("retrieval", 2),
+}  # fmt: skip
+"""What a kind's value says, words joined by underscores, and how much on its own; one common word says 3 in a key that
+is evidently a step's kind (``span.kind``) and 2 elsewhere."""
+
+_SAYINGS = ("execute_tool", "execute tool", "executing tool", "call_tool", "call tool", "calling tool", "tool_call",
+            "tool call", "invoke_tool", "invoke tool", "invoking tool", "run_tool", "run tool", "running tool",
+            "tool_use", "using tool", "tools/call", "function_call", "function call", "calling function",
+            "tool_execution", "agent.tool_call", "agent.tool", "tool")  # fmt: skip
+_HEADS = frozenset(saying[:4] for saying in _SAYINGS)
+_GENERIC = frozenset(("run", "call", "calls", "execute", "execution", "start", "end", "invoke", "invocation", "started",
+                      "finished", "completed", "result", "results", "error", "failed", "name", "output", "input",
+                      "response", "use", "loop", "calling", "version", "list", "args", "arguments"))  # fmt: skip
+"""Words after `tool` that are no tool's name."""
+_RUNS = ("run ", "running ", "call ", "calling ", "invoke ", "execute ")
+_RUNNERS = frozenset(("invoker", "executor", "node", "runner", "manager", "dispatcher", "caller", "broker"))
+_SPEAKERS = frozenset(("system", "user", "assistant", "tool", "developer", "human", "ai", "function", "model", "bot"))
+_SAID = ("content", "parts", "text", "tool_calls", "toolCalls", "function_call", "tool_call_id", "toolCallId", "name")
+_HINTS = ("tool", "Tool", "TOOL", "role", "function", "action_input", "prompt", "llm", "LLM", "completion", "user_",
+          "assistant_", "agent_", "question", "Action", "_message")  # fmt: skip
+_ENVELOPES = ("messages", "message", "choices", "candidates", "replies", "generations", "outputs", "output", "response",
+              "contents", "content")  # fmt: skip
+_TEXTS = ("text", "content", "question", "query", "prompt", "input", "user_input", "message", "answer", "output",
+          "response", "completion", "result")  # fmt: skip
+_WRONG = frozenset(("error", "failed", "failure", "err", "fail"))
+_REACT = ("Thought:", "Action:")
+_RIGHT = frozenset(("", "false", "none", "null", "0", "ok"))
+_SESSIONS = frozenset(name for name in IDENTITY["session"] if "." not in name) | {"sessionId", "conversationId",
+                                                                                 "threadId", "chat_id"}  # fmt: skip
+
+
+class Found(Struct):
+    """What the fields of a record say, before anything is decided.
+
+    Attributes:
+        values: Field of `words.Meaning` → (rank, value) of the best key.
+        weights: Field → its evidence.
+        pieces: Arguments that are told one by one.
+        flat: All values by their path.
+        said: Kind → how much a value says for it.
+    """
+
+    values: dict[str, tuple[int, Any]] = {}
+    weights: dict[str, int] = {}
+    pieces: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
+    said: dict[str, int] = {}
+
+    def best(self, *fields: str) -> Any:
+        """The value of the first of `fields` that is told, None when none is."""
+        for field in fields:
+            if field in self.values:
+                return self.values[field][1]
+        return None
+
+    def weight(self, *fields: str) -> int:
+        """Evidence of `fields` together."""
+        return sum(self.weights.get(field, 0) for field in fields)
+
+
+def claims(span: Span) -> bool:
+    """Whether there may be enough evidence: no value is opened for this, and most spans of a fleet end here."""
+    if span.signal == "log" and span.name.startswith("gen_ai."):
+        return False  # an event of the conventions, which they know all about
+    points = 0
+    for key, value in span.attributes.items():
+        told = known(key) or meaning(key)
+        if told is NOTHING:
+            if type(value) is dict:
+                return True
+        elif told.field == "kind":
+            if type(value) is str and len(value) <= 64:
+                points += _kind(value, told.weight)[1]
+        elif told.field in _HOLDERS and (type(value) is not str or value[:1] in ("{", "[")):
+            points += told.weight if isinstance(value, (int, float)) else ENOUGH
+        else:
+            points += told.weight or (told.field in ("in", "out"))
+    if points >= ENOUGH:
+        return True
+    name = span.name
+    if name and points + _hinted(name) >= ENOUGH:
+        return True
+    return span.signal == "log" and _may_speak(span.body)
+
+
+def _hinted(name: str) -> int:
+    """At most how much a name may be evidence of."""
+    low = name[:128].lower()
+    if low[:4] in _HEADS or ".tool" in low or low in KINDS:
+        return 3
+    if "agent" in low or "chat" in low or "llm" in low or "completion" in low:
+        return 3 if "_".join(words_of(low)) in KINDS else 2
+    return 1 if low.startswith(_RUNS) else 0
+
+
+def _may_speak(body: Any) -> bool:
+    if isinstance(body, str):
+        if body[:1] in ("{", "[") or "=" in body:
+            return len(body) <= MAX_TEXT * 16 and any(hint in body for hint in _HINTS)
+        return body[:4].lower() in _HEADS or body.startswith(_REACT) or (len(body) <= 32 and body.lower() in KINDS)
+    return isinstance(body, (dict, list))
+
+
+def overrules(span: Span) -> Facts | None:
+    """Facts of a span that a convention takes for context, where a kind names an act and its name or content is told.
+
+    A convention mostly knows its wrappers; it does not know the steps of a framework that borrows its keys.
+    """
+    found = _gathered(span, named=False)
+    if max(found.said.values(), default=0) < ENOUGH or (facts := read(span)) is None:
+        return None
+    named = found.values.get("name", (0, ""))[0] >= NAMED
+    content = (facts.arguments, facts.inputs, facts.outputs)
+    return facts if named or any(one is not None for one in content) else None
+
+
+def read(span: Span) -> Facts | None:
+    """Facts of a span or record that has enough evidence of an act, else None."""
+    found = _gathered(span)
+    if (message := _spoken(found)) is not None:
+        return _with_session(_one_message(message, found, span), found)
+    named, points, called = _named(span)
+    kind = _decided(found, span, named, points)
+    match kind:
+        case "tool" | "result" | "retrieval":
+            facts = _tool(found, span, kind, called)
+        case "model":
+            facts = _model(found, span)
+        case "agent" | "user" | "final":
+            facts = _agent(found, span, kind)
+        case _:
+            return None
+    return _with_session(facts, found)
+
+
+def _with_session(facts: Facts | None, found: Found) -> Facts | None:
+    """Facts with the session that a log's body names."""
+    if facts is not None:
+        for path, value in found.flat.items():
+            if isinstance(value, str) and value and path.rpartition(".")[2] in _SESSIONS:
+                facts.session = value
+                break
+    return facts
+
+
+# ---------------------------------------------------------------- gathering
+
+
+def _gathered(span: Span, *, named: bool = True) -> Found:
+    found = Found()
+    _gather(found, span.attributes, "", 0)
+    if named and span.signal == "span" and len(span.name) <= 64:
+        _take_kind(found, span.name, 2)
+    if span.signal == "log":
+        body = span.body
+        if isinstance(body, str):
+            body = _opened(body)
+        if isinstance(body, dict):
+            _gather(found, body, "", 0)
+        elif isinstance(body, list):
+            _take(found, "messages", body)
+        for said in (span.name, span.body):
+            if isinstance(said, str) and len(said) <= 64:
+                _take_kind(found, said, 2)
+    return found
+
+
+def _opened(body: str) -> Any:
+    """A log's text as the fields that it holds: JSON, a Python repr, ``key=value``, a call in words."""
+    if len(body) > MAX_TEXT * 16:
+        return body
+    head = body[:64].lstrip()[:1]
+    if head in ("{", "["):
+        read, _ = structured(body)
+        return literal(read) if isinstance(read, str) else read
+    if len(body) > MAX_TEXT:
+        return body
+    if body.startswith(_REACT) and "Action Input:" in body:
+        return _react(body)
+    return _pairs(body) if "=" in body else body
+
+
+def _react(body: str) -> dict[str, Any]:
+    """``Thought: … Action: … Action Input: … Observation: …`` as fields."""
+    before, _, after = body.partition("Action Input:")
+    thought, _, action = before.partition("Action:")
+    told, _, observation = after.partition("\nObservation:")
+    fields = {"action": action.strip(), "action_input": told.strip()}
+    if thought:
+        fields["thought"] = thought.removeprefix("Thought:").strip()
+    return fields | ({"observation": observation.strip()} if observation else {})
+
+
+def _pairs(text: str) -> dict[str, Any]:
+    """The pairs of ``tool_call tool=send args={"to": "a b"} note="x y"``; the words between them under ``message``."""
+    fields: dict[str, Any] = {}
+    loose: list[str] = []
+    at = 0
+    while at < len(text) and len(fields) < MAX_FIELDS:
+        equals, space = text.find("=", at), text.find(" ", at)
+        if equals < 0:
+            loose.append(text[at:])
+            break
+        if 0 <= space < equals:
+            loose.append(text[at:space])
+            at = space + 1
+            continue
+        key = text[at:equals].strip(" ,;")
+        value, at = _value(text, equals + 1)
+        if key and len(key) <= 64:
+            fields[key] = value
+    if words := " ".join(word for word in loose if word).strip():
+        fields.setdefault("message", words.rsplit(" - ", 1)[-1])
+    return fields
+
+
+def _value(text: str, at: int) -> tuple[Any, int]:
+    """The value that begins at `at`, quoted, bracketed or one word, and where it ends."""
+    opening = text[at : at + 1]
+    if opening in ("'", '"'):
+        end = at + 1
+        while (end := text.find(opening, end)) >= 0 and text[end - 1] == "\\":
+            end += 1
+        if end > 0:
+            return text[at + 1 : end].replace("\\" + opening, opening), end + 1
+    elif opening in ("{", "["):
+        end = _closed(text, at)
+        read, _ = structured(text[at:end])
+        return (literal(read) if isinstance(read, str) else read), end
+    end = text.find(" ", at)
+    end = len(text) if end < 0 else end
+    return text[at:end].strip(",;"), end + 1
+
+
+def _closed(text: str, at: int) -> int:
+    """Where the object or list that begins at `at` ends; quotes are kept together."""
+    depth, quote = 0, ""
+    for end in range(at, len(text)):
+        letter = text[end]
+        if quote:
+            if letter == quote and text[end - 1] != "\\":
+                quote = ""
+        elif letter in "\"'":
+            quote = letter
+        elif letter in "{[":
+            depth += 1
+        elif letter in "}]":
+            depth -= 1
+            if depth == 0:
+                return end + 1
+    return len(text)
+
+
+def _gather(found: Found, told: Mapping[str, Any], path: str, depth: int) -> None:
+    for key, value in told.items():
+        if len(found.flat) >= MAX_FIELDS:
+            return
+        if isinstance(key, str) and value is not None:
+            _take(found, f"{path}{key}", value, depth)
+
+
+def _take(found: Found, path: str, value: Any, depth: int = 0) -> None:
+    found.flat[path] = value
+    told = meaning(path)
+    field = told.field
+    if field == "call":
+        opened = structured(value)[0]
+        if isinstance(opened, str):
+            opened = literal(opened)
+        if isinstance(opened, dict):
+            value = opened
+            found.weights["call"] = 2
+        else:
+            return
+    if isinstance(value, dict) and depth < MAX_DEPTH and (field in _OPENED or (field == "in" and _is_call(value))):
+        _gather(found, value, f"{path}.", depth + 1)
+        return
+    if field == "kind":
+        if isinstance(value, str) and len(value) <= 64:
+            _take_kind(found, value, told.weight)
+        return
+    if not field or not _fits(field, value):
+        if path.endswith((".content", ".text")):
+            found.values.setdefault("text", (0, value))
+        return
+    if field == "argument":
+        found.pieces[told.rest] = value
+        field = "arguments"
+    known = found.values.get(field)
+    if known is None or told.rank > known[0]:
+        found.values[field] = (told.rank, value)
+    found.weights[field] = max(found.weights.get(field, 0), told.weight)
+
+
+def _is_call(value: Mapping[str, Any]) -> bool:
+    """Whether an object is itself a call: a name and arguments."""
+    return isinstance(value.get("name"), str) and not value.keys().isdisjoint(("arguments", "args", "input"))
+
+
+_OPENED = frozenset(("", "kind", "name", "call", "failed", "succeeded", "model", "call_id", "text", "role", "thought"))
+"""Fields that are no content, so that an object under their key is a group of further keys."""
+_LABELS = frozenset(("name", "call_id", "model", "role"))
+_HOLDERS = frozenset(("in", "out", "inputs", "outputs", "calls", "arguments", "agent_in", "agent_out", "call"))
+"""Fields whose structure may be evidence of its own."""
+_WORDY = frozenset(("inputs", "outputs", "user", "final", "agent_in", "agent_out", "system", "thought", "text"))
+
+
+def _fits(field: str, value: Any) -> bool:
+    """Whether a value is of the type that its field has."""
+    if field in _LABELS:
+        return (isinstance(value, str) and 0 < len(value) <= 256) or (field == "call_id" and type(value) is int)
+    if field in ("input_tokens", "output_tokens"):
+        return isinstance(value, int)
+    if field in _WORDY:
+        return isinstance(value, (str, list, dict))
+    return not isinstance(value, bool) or field in ("failed", "succeeded", "result", "out")
+
+
+def _take_kind(found: Found, value: str, weight: int) -> None:
+    kind, points = _kind(value, weight)
+    if points > found.said.get(kind, 0):
+        found.said[kind] = points
+
+
+def _kind(value: str, weight: int) -> tuple[str, int]:
+    """What a kind's value says and how much, ("", 0) for nothing; `weight` is the key's."""
+    known = KINDS.get(value.lower())
+    if known is None:
+        known = KINDS.get("_".join(words_of(value)))
+        if known is None:
+            return _class_kind(value, weight)
+    kind, points = known
+    return (kind, 3) if points == 3 or (points == 2 and weight == 3) else (kind, min(points, weight))
+
+
+def _class_kind(value: str, weight: int) -> tuple[str, int]:
+    """The kind of a class or a node that is named for it: ``GmailTool``, ``OpenAIChatGenerator``."""
+    if weight < 3 or " " in value:
+        return "", 0
+    words = words_of(value.rpartition(".")[2])
+    if len(words) < 2:
+        return KINDS.get(words[0], ("", 0)) if words else ("", 0)
+    if "tool" in (words[0], words[-1]):
+        return ("context", 3) if words[-1] in _RUNNERS else ("tool", 2)
+    if "llm" in words or words[0] == "lm" or ("chat" in words and words[-1] in ("generator", "model")):
+        return "model", 2
+    return ("agent", 2) if words[-1] == "agent" else ("", 0)
+
+
+# ---------------------------------------------------------------- deciding
+
+
+def _named(span: Span) -> tuple[str, int, str]:
+    """What a span's name says: the kind, how much, and the tool's name where it tells one.
+
+    A log's text may say it in words: ``Calling tool send_email with {"to": …}``.
+    """
+    name = span.name
+    if span.signal == "log" and isinstance(span.body, str) and len(span.body) <= MAX_TEXT:
+        name = name if name[:4].lower() in _HEADS else span.body
+    if not name:
+        return "", 0, ""
+    low = name[:128].lower()
+    if low[:4] in _HEADS:
+        for saying in _SAYINGS:
+            if low.startswith(saying) and low[len(saying) : len(saying) + 1] in (":", ".", "/", " ", "("):
+                called = _identifier(name[len(saying) :], log=span.signal == "log")
+                return ("tool", ENOUGH, called) if called else ("tool", 1, "")
+    if span.signal == "log":
+        return "", 0, ""
+    if ".tool." in low or ".tool:" in low:
+        at = low.index(".tool") + 6
+        if called := _identifier(name[at:]):
+            return "tool", ENOUGH, called
+    if low.endswith(".tool") and (called := _identifier(name[:-5])):
+        return "tool", 2, called
+    if low.startswith(_RUNS) and (called := _identifier(name.partition(" ")[2])):
+        return "tool", 1, called
+    words = words_of(name[:128])
+    if "llm" in words or words[:1] in (["chat"], ["completion"]) or words[-2:] == ["chat", "completion"]:
+        return "model", 2, ""
+    if "agent" in words and len(words) <= 4:
+        return "agent", 2, ""
+    return "", 0, ""
+
+
+def _identifier(text: str, *, log: bool = False) -> str:
+    """The tool's name that `text` begins with, "" where it does not look like one."""
+    marked = text[:1] in (":", "(") or text[1:2] in ("`", "'", '"')
+    text = text[:200].strip(" :./()`'\"")
+    end = next((at for at, letter in enumerate(text) if letter in " (`'\"{=,\n\t"), len(text))
+    called, after = text[:end], text[end:].strip("`'\":)… .")
+    if after and not log and after[:1] not in ("(", "{"):
+        return ""
+    if log and after and not (after[0] in "({[" or after.split(" ", 1)[0] in ("with", "args", "args:", "input", "→")):
+        return ""
+    called = called.strip(".:;")
+    if log and not (after or marked or "_" in called):
+        return ""
+    return called if called[:1].isalpha() and called.lower() not in _GENERIC else ""
+
+
+def _decided(found: Found, span: Span, named: str, points: int) -> str:
+    """The kind that has enough evidence, "" when none has."""
+    said = max(found.said, key=lambda kind: found.said[kind], default="")
+    if said and found.said[said] >= ENOUGH:
+        return said if said != "retrieval" or found.best("in", "out", "inputs", "outputs") is not None else ""
+    if found.said.get("context", 0) >= ENOUGH:
+        return ""
+    talk = 3 if any(_has_turns(found.best(field)) for field in ("inputs", "in", "agent_in", "outputs", "out")) else 0
+    talk = talk or (3 if isinstance(found.best("calls"), list) and found.best("calls") else 0)
+    pair = 1 if "in" in found.values and "out" in found.values else 0
+    arguments = found.best("arguments")
+    whole = 1 if found.weights.get("arguments") and isinstance(structured(arguments)[0], dict) else 0
+    tool = found.weight("name", "arguments", "result", "call_id", "call", "thought") + whole
+    usage = min(2, found.weight("model", "input_tokens", "output_tokens"))
+    model = max(found.weight("inputs", "outputs"), talk) + usage
+    agent = found.weight("user", "final", "agent_in", "agent_out")
+    said_tool = max(found.said.get("tool", 0), found.said.get("result", 0))
+    tool += max(said_tool, points if named == "tool" else 0)
+    hint_model = max(found.said.get("model", 0), points if named == "model" else 0)
+    hint_agent = max(found.said.get("agent", 0), points if named == "agent" else 0)
+    model += hint_model + (pair if hint_model else 0)
+    agent += hint_agent + (pair if hint_agent else 0)
+    if agent and not hint_agent and model < ENOUGH:  # question beside a response, prompt beside an answer
+        agent += min(1, found.weight("inputs", "outputs")) + ("out" in found.values)
+    for kind in ("user", "final"):
+        if found.said.get(kind):
+            agent = max(agent, found.said[kind] + (found.best("text", kind, "in", "out") is not None))
+    callable_ = found.best("name") is not None or (named == "tool" and bool(found.best("arguments", "result", "in")))
+    if named == "tool" and points >= ENOUGH:
+        callable_ = True
+    scores = {"tool": tool if callable_ or said_tool else 0, "model": model, "agent": agent}
+    kind = max(scores, key=lambda one: scores[one])
+    if scores[kind] < ENOUGH:
+        return ""
+    if kind == "tool" and found.said.get("result", 0) > found.said.get("tool", 0):
+        return "result"
+    if kind == "agent" and not hint_agent:
+        return next((one for one in ("user", "final") if found.said.get(one)), "agent")
+    return kind
+
+
+def _has_turns(value: Any) -> bool:
+    """Whether a value is, or wraps, a list of messages with roles and content."""
+    if isinstance(value, str):
+        if value[:1] not in ("{", "[") or ("role" not in value and "lc" not in value):
+            return False
+        value = _structure(value)
+    for _ in range(4):
+        if isinstance(value, dict):
+            if _speaks(value):
+                return True
+            value = next((value[name] for name in _ENVELOPES if isinstance(value.get(name), (list, dict))), None)
+        elif isinstance(value, list) and value:
+            if _speaks(value[0]):
+                return True
+            value = value[0]
+        else:
+            return False
+    return False
+
+
+def _speaks(item: Any) -> bool:
+    if not isinstance(item, dict):
+        return False
+    if isinstance(inner := item.get("message"), dict):
+        item = inner
+    role = item.get("role")
+    if not isinstance(role, str) or role.lower() not in _SPEAKERS:
+        return False
+    return any(item.get(name) is not None for name in _SAID[:-1]) or "content" in item
+
+
+def _structure(value: Any) -> Any:
+    read, _ = structured(value)
+    return literal(read) if isinstance(read, str) else read
+
+
+# ---------------------------------------------------------------- a message by itself
+
+
+def _spoken(found: Found) -> dict[str, Any] | None:
+    """The message that a record holds: a role, and what was said beside it."""
+    for path, value in found.flat.items():
+        head, _, last = path.rpartition(".")
+        if last == "role" and isinstance(value, str) and value.lower() in _SPEAKERS and meaning(path).field == "role":
+            head = f"{head}." if head else ""
+            told = {name: found.flat[head + name] for name in _SAID if head + name in found.flat}
+            if any(name in told for name in _SAID[:-2]):
+                return {"role": value, **told}
+    return None
+
+
+def _one_message(message: dict[str, Any], found: Found, span: Span) -> Facts | None:
+    """A user's words and an answer belong to the agent's run; calls are a model's output; a tool's words its result."""
+    said, whole = turns([message], "user")
+    if not said:
+        return None
+    turn = said[0]
+    cut = () if whole else ("inputs" if turn.role == "user" else "outputs",)
+    opaque = any(part.type == "opaque" for part in turn.parts)
+    if turn.role == "assistant":
+        if any(part.type == "call" for part in turn.parts):
+            return Facts(kind="model", outputs=said, cut=cut, opaque=opaque, model=found.best("model") or "")
+        if not turn.parts:
+            return None
+        return Facts(kind="agent", outputs=said, cut=cut, opaque=opaque)
+    if turn.role == "user":
+        return Facts(kind="agent", inputs=said, cut=cut, opaque=opaque) if turn.parts else None
+    part = next((part for part in turn.parts if part.type == "response"), None)
+    if part is not None and (part.id or part.name):
+        withheld = ("arguments",) if part.value is not None else ("arguments", "result")
+        return Facts(kind="tool", tool=part.name, call_id=part.id, result=part.value, withheld=withheld)
+    return None
+
+
+# ---------------------------------------------------------------- facts
+
+
+def _tool(found: Found, span: Span, kind: str, called: str) -> Facts | None:
+    facts = Facts(kind="tool", failed=_failed(found, span))
+    facts.tool = _tool_name(found, span, called)
+    call_id = found.values.get("call_id")
+    if call_id is not None and (call_id[0] > 0 or span.signal == "log") and isinstance(call_id[1], (str, int)):
+        facts.call_id = str(call_id[1]) if call_id[0] > 0 or isinstance(call_id[1], str) else ""
+    if not facts.tool and not (facts.call_id and kind == "result"):
+        return None
+    arguments: Any = found.pieces
+    if len(found.pieces) == 1 and (only := next(iter(found.pieces))) in FORMS:
+        arguments = found.pieces[only]
+    if not found.pieces or found.values["arguments"][0] > 0:
+        arguments = found.best("arguments", "in" if kind != "result" else "arguments")
+    if arguments is None and span.signal == "log" and isinstance(span.body, str):
+        arguments = _object_in(span.body)
+    if arguments is None and kind == "retrieval":
+        arguments = found.best("inputs", "user")
+    if arguments is None or is_marker(arguments):
+        facts.withheld += ("arguments",)
+    else:
+        facts.arguments, cut = arguments_of(arguments)
+        facts.cut += ("arguments",) if cut else ()
+        if isinstance(facts.arguments, (bool, int, float)):
+            facts.arguments = plain_text(facts.arguments)
+    result = found.best("result", "out")
+    if result is None and kind != "tool":
+        result = found.best("text", "outputs", "final")
+    if result is None and facts.failed:
+        told = found.flat.get("error", found.flat.get("tool.error"))
+        result = told if isinstance(told, str) and told.lower() not in _RIGHT else failure(span)
+    if is_marker(result) or (result is None and (span.signal == "span" or kind == "result")):
+        facts.withheld += ("result",)
+    elif result is not None:
+        facts.result = result_of(literal(result))
+    return facts
+
+
+def _tool_name(found: Found, span: Span, called: str) -> str:
+    """The tool's name: its own key, the span's name that says it, the span's name, a key that may be it."""
+    rank, told = found.values.get("name", (0, ""))
+    told = str(unquoted(told)) if isinstance(told, str) else ""
+    told = told if told and len(told.split()) <= 6 and "\n" not in told and not is_marker(told) else ""
+    if told and rank >= NAMED:
+        return told
+    if called:
+        return called
+    own = span.name if span.signal == "span" else ""
+    said = "_".join(words_of(own[:128]))
+    if found.said.get("tool", 0) >= ENOUGH and own and said not in KINDS and len(own.split()) <= 3 and rank < 5:
+        return own[:128]
+    return told or (own[:128] if own and said not in KINDS and len(own.split()) <= 6 else "")
+
+
+def _object_in(text: str) -> Any:
+    """The object in a sentence: ``Calling tool send with {"to": …}``; None where it holds none."""
+    at = text.find("{", 0, MAX_TEXT)
+    if at < 0:
+        return None
+    read = _structure(text[at : _closed(text[:MAX_TEXT], at)])
+    return read if isinstance(read, dict) else None
+
+
+def _failed(found: Found, span: Span) -> bool:
+    """Whether the record says that it went wrong: its status, `error`, `is_error`, `status`, `success`."""
+    told, well = found.best("failed"), found.best("succeeded")
+    wrong = told is True or (isinstance(told, str) and told.lower() in _WRONG)
+    if isinstance(told := found.flat.get("error", found.flat.get("tool.error")), str):
+        wrong |= told.lower() not in _RIGHT
+    return span.status == 2 or wrong or well is False or (isinstance(well, str) and well.lower() == "false")
+
+
+def _model(found: Found, span: Span) -> Facts:
+    facts = Facts(kind="model", failed=span.status == 2)
+    name = found.best("model")
+    facts.model = name if isinstance(name, str) else ""
+    facts.input_tokens, facts.output_tokens = count(found.best("input_tokens")), count(found.best("output_tokens"))
+    inputs, outputs = found.best("inputs", "user", "agent_in", "in"), found.best("outputs", "final", "agent_out", "out")
+    calls = found.best("calls")
+    if calls is not None and isinstance(calls := _structure(calls), list):
+        outputs = [{"role": "assistant", "content": outputs if isinstance(outputs, str) else None, "tool_calls": calls}]
+    _converse(facts, inputs, outputs)
+    if isinstance(system := found.best("system"), str) and not is_marker(system):
+        facts.system = (system,)
+    wrapped = _structure(inputs) if isinstance(inputs, (str, dict)) else None
+    if isinstance(wrapped, dict) and isinstance(wrapped.get("tools"), list):
+        facts.tools = offered(wrapped["tools"])
+    return facts
+
+
+def _agent(found: Found, span: Span, kind: str) -> Facts | None:
+    facts = Facts(kind="agent", failed=span.status == 2)
+    inputs = found.best("user", "agent_in", "inputs", "in")
+    outputs = found.best("final", "agent_out", "outputs", "out")
+    said = found.best("text")
+    if kind == "user":
+        inputs, outputs = said if inputs is None else inputs, None
+    elif kind == "final":
+        inputs, outputs = None, said if outputs is None else outputs
+    _converse(facts, inputs, outputs)
+    if kind in ("user", "final"):
+        spoken = "inputs" if kind == "user" else "outputs"
+        facts.withheld = tuple(field for field in facts.withheld if field == spoken)
+    return facts
+
+
+def _converse(facts: Facts, inputs: Any, outputs: Any) -> None:
+    """Takes what went in and out; what is not there, or is a marker, is withheld."""
+    for field, role, told in (("inputs", "user", inputs), ("outputs", "assistant", outputs)):
+        if told is None or is_marker(told):
+            facts.withheld += (field,)
+            continue
+        said, whole = _turns(told, role)
+        facts.cut += () if whole else (field,)
+        facts.opaque |= any(part.type == "opaque" for turn in said for part in turn.parts)
+        setattr(facts, field, said)
+
+
+def _turns(told: Any, role: str) -> tuple[tuple[Turn, ...], bool]:
+    """What was said as turns: messages in whatever wrapping, else the one text of an object, else all of it as text."""
+    value = _structure(unquoted(told))
+    if isinstance(value, str):
+        said, whole = turns(value, role)
+        return said, whole and structured(told)[1] is False
+    value = arguments_of(value)[0]
+    inner = value
+    for _ in range(5):
+        if isinstance(inner, dict):
+            if "role" in inner or "parts" in inner:
+                return turns([inner], role)
+            if isinstance(inner.get("message"), dict) and "role" in inner["message"]:
+                return turns([inner], role)
+            inner = next((inner[name] for name in _ENVELOPES if isinstance(inner.get(name), (list, dict))), None)
+        elif isinstance(inner, list) and inner:
+            if all(isinstance(item, dict) and ("type" in item or "text" in item or _speaks(item)) for item in inner):
+                return turns(inner, role)
+            if isinstance(inner[0], dict) and ("message" in inner[0] or "content" in inner[0]) and _has_turns(inner):
+                return turns([one.get("content", one) if isinstance(one.get("content"), dict) else one
+                              for one in inner if isinstance(one, dict)], role)  # fmt: skip
+            inner = inner[0] if len(inner) == 1 else None
+        else:
+            break
+    if isinstance(value, dict):
+        for name in _TEXTS:
+            if isinstance(words := value.get(name), str) and words:
+                return ((Turn(role, (Part("text", "" if is_marker(words) else words),)),)), True
+    words = plain_text(value) if value not in ({}, []) else ""
+    return ((Turn(role, (Part("text", words),)),) if words else ()), True
