@@ -66,11 +66,10 @@ def _tool(span: Span) -> Facts:
         result = None
     facts = Facts(kind="tool", tool=name or span.name.removeprefix("execute_tool ").strip(), failed=span.status == 2)
     facts.call_id = text(first(get, GENAI["call_id"]))
-    told = result if result is not None else first(get, GENAI["result"])
     tell(facts, arguments=arguments, result=result)
-    error, _ = structured(told)
+    error = facts.result
     if isinstance(error, dict) and len(error) == 1 and isinstance(words := error.get("error"), str):
-        facts.failed, facts.result = True, words if facts.result is not None else None
+        facts.failed, facts.result = True, words
     return facts
 
 
