@@ -148,13 +148,13 @@ OPENINFERENCE: Names = {
     "finish": ("llm.finish_reason",),
     "input_tokens": ("llm.token_count.prompt",),
     "output_tokens": ("llm.token_count.completion",),
-    "node": ("graph.node.name", "graph.node.id"),
 }
 
 TRACELOOP: Names = {
     # Of the SDK's decorators, of instrumentations up to 0.4x, and of earlier ones still (`llm.*`).
-    "tool": ("gen_ai.tool.name", "traceloop.entity.name"),
-    "arguments": ("traceloop.entity.input", "gen_ai.tool.call.arguments"),
+    "tool": ("gen_ai.tool.name", "tool.name", "traceloop.entity.name"),
+    "description": ("gen_ai.tool.description", "tool.description"),
+    "arguments": ("tool.arguments", "traceloop.entity.input", "gen_ai.tool.call.arguments"),
     "result": ("traceloop.entity.output", "gen_ai.tool.call.result"),
     "model": ("gen_ai.response.model", "gen_ai.request.model", "llm.response.model", "llm.request.model"),
     "finish": ("gen_ai.response.finish_reasons", "llm.response.finish_reason", "llm.response.stop_reason"),

@@ -46,7 +46,7 @@ def claims(span: Span) -> bool:
 def read(span: Span) -> Facts | None:
     """Facts of `span`; a kind nobody knows is context."""
     kind = text(span.attributes.get(KIND)).upper()
-    if kind == "TOOL" or (not kind and "tool.name" in span.attributes):
+    if kind == "TOOL" or (kind in ("", "LLM") and _is_tool(span, kind)):
         facts = _tool(span)
     elif kind == "LLM" or not kind:
         facts = _model(span)
@@ -61,6 +61,13 @@ def read(span: Span) -> Facts | None:
 
 
 # ---------------------------------------------------------------- tools
+
+
+def _is_tool(span: Span, kind: str) -> bool:
+    """Whether a span without a kind, or one that a converter calls a model's whatever it is, is a tool's."""
+    if span.attributes.get("gen_ai.operation.name") == "execute_tool":
+        return True
+    return not kind and "tool.name" in span.attributes and "llm.model_name" not in span.attributes
 
 
 def _tool(span: Span) -> Facts:
@@ -560,7 +567,7 @@ def _identity(span: Span, facts: Facts, kind: str) -> None:
     """Session, user and agent where only the metadata or the graph name them."""
     get = span.attributes.get
     if kind == "AGENT" and first(get, IDENTITY["agent_name"]) is None:
-        facts.agent_name = text(first(get, NAMES["node"]))
+        facts.agent_name = text(get("graph.node.name")) or _unless_random(text(get("graph.node.id")))
     told = get("metadata")
     if not isinstance(told, str) or len(told) > MAX_METADATA or ("_id" not in told and "agent_name" not in told):
         return
@@ -571,6 +578,16 @@ def _identity(span: Span, facts: Facts, kind: str) -> None:
     facts.user = "" if "user.id" in span.attributes else _named(metadata, ("user_id",))
     if not facts.agent_name and first(get, IDENTITY["agent_name"]) is None:
         facts.agent_name = _named(metadata, ("lc_agent_name", "agent_name"))
+
+
+def _unless_random(name: str) -> str:
+    """A name, "" for one that is made anew for each run: with eight hexadecimal digits in a row, numbers among them."""
+    run = digits = 0
+    for letter in name[:256]:
+        run, digits = (run + 1, digits + letter.isdigit()) if letter in "0123456789abcdefABCDEF" else (0, 0)
+        if run >= 8 and digits:
+            return ""
+    return name
 
 
 def _named(metadata: Mapping[str, Any], names: tuple[str, ...]) -> str:

@@ -329,6 +329,21 @@ def test_a_hidden_result_stays_hidden_though_the_tool_failed() -> None:
     assert (read.result, read.withheld) == (None, ("arguments", "result"))
 
 
+def test_a_tools_span_that_a_converter_calls_a_models_is_a_tools() -> None:
+    """openinference-genai for JavaScript calls every span LLM, agents of Mastra among them."""
+    read = facts("LLM", {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "t", "input.value": '{"a": 1}',
+                         "gen_ai.tool.call.arguments": '{"a": 1}', "gen_ai.tool.call.result": "ok"})  # fmt: skip
+    assert (read.kind, read.arguments, read.result, read.inputs) == ("tool", {"a": 1}, "ok", None)
+
+
+def test_a_tool_that_tells_its_arguments_as_parameters_only_tells_them() -> None:
+    """LangChain4j, BeeAI."""
+    read = facts(
+        "TOOL", {"tool_call.id": "c1", "tool.name": "t", "tool.parameters": '{"to": "a"}', "output.value": "ok"}
+    )
+    assert (read.call_id, read.arguments, read.result, read.withheld) == ("c1", {"to": "a"}, "ok", ())
+
+
 def test_a_tool_without_a_name_is_called_as_its_span() -> None:
     assert facts("TOOL", {"input.value": "a"}, name="my_tool").tool == "my_tool"
 
@@ -458,6 +473,8 @@ def test_the_node_of_the_graph_names_an_agent_that_has_no_other_name() -> None:
     assert facts("AGENT", {"graph.node.id": "agent_7f", "graph.node.name": "clerk"}).agent_name == "clerk"
     assert facts("AGENT", {"graph.node.id": "x", "agent.name": "clerk"}).agent_name == "clerk"
     assert facts("TOOL", {"tool.name": "t", "graph.node.id": "tool_7f"}).agent_name == ""
+    for made_anew in ("9f3c2a7d1e5b8046", "agent_9e46dc42-9de2-4e76-9574-601fa139195d"):
+        assert facts("AGENT", {"graph.node.id": made_anew}).agent_name == ""
 
 
 # ---------------------------------------------------------------- two vocabularies, redaction, nonsense
