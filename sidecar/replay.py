@@ -274,9 +274,10 @@ class Player:
                 self._open[event.event_id] = row
             field = "arguments" if event.phase == "started" else "result"
             row[field] = getattr(event, field)
-            row["ended"] = row["result"] is not None  # else a message may tell it later
             for missing in ("withheld", "absent"):
                 row[missing] = [*(name for name in row[missing] if name != field), *getattr(event, missing)]
+            # What is not told here may be told by a message, or by another record of the call.
+            row["ended"] = row["result"] is not None and "arguments" not in row["withheld"]
             self._flush()
             return
         if event.event_id in self._open or event.event_id in self._told:

@@ -19,7 +19,7 @@ def steps(turns: tuple[Turn, ...], chain: bytes = b"") -> Iterator[tuple[list[tu
     """Walks a history: parts of each step, the digest of all up to there, and whether the step is the assistant's.
 
     A step is one part of anybody else's message, or all that the assistant said in a row, in whatever order and split;
-    its reasoning does not count, since many clients do not send it back.
+    its reasoning does not count, nor what it said beside a tool call, since many clients do not send these back.
     """
     said: list[tuple[Turn, Part]] = []
     for turn in turns:
@@ -59,7 +59,10 @@ def ending(facts: Facts) -> bytes | None:
 
 
 def _link(chain: bytes, step: list[tuple[Turn, Part]]) -> bytes:
-    digests = sorted(_part_digest(part) for _, part in step if part.type != "reasoning")
+    parts = [part for _, part in step if part.type != "reasoning"]
+    if any(part.type == "call" for part in parts):
+        parts = [part for part in parts if part.type == "call"]
+    digests = sorted(map(_part_digest, parts))
     return blake2b(chain + b"".join(digests), digest_size=16).digest()
 
 

@@ -17,7 +17,7 @@ from sidecar.core.span import Grade
 ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-")
 MAX_ID, MAX_TOLD = 128, 200
 MAX_ACTS, MAX_TEXTS, MAX_ALIASES, MAX_MENTIONS, MAX_OWN_DOMAINS = 256, 256, 256, 1024, 32
-MAX_PLACES_OF_ACT = 16
+MAX_PLACES_OF_ACT, MAX_HEARD, MAX_HEARD_TEXT = 16, 4, 4096
 MAX_INTENTS, MAX_CHAINS, MAX_CALLS, MAX_UNSEEN, MAX_KINDS = 64, 64, 64, 64, 64
 
 
@@ -88,6 +88,8 @@ class Session(Struct):
         aliases: Ids it was known by before, oldest first.
         chains: Digest of a message history that is known → whether a model call ended with it; newest last.
         texts: Digest of a text → where it was told.
+        heard: The latest texts of users, `MAX_HEARD` of them and none beyond `MAX_HEARD_TEXT` characters: frameworks
+            put what a person said into a prompt of their own, and tell both.
         unseen: Model calls and runs whose acts are not known yet: span → time; 0 where that should have come by now.
         states: Detector name → that detector's instance for this session.
         suspicion: Family → the gravest weighted score so far, 0..1.
@@ -118,6 +120,7 @@ class Session(Struct):
     intents: dict[str, Intent] = {}
     chains: dict[bytes, bool] = {}
     texts: dict[bytes, Told] = {}
+    heard: tuple[str, ...] = ()
     calls: dict[str, bool] = {}
     unseen: dict[str, int] = {}
 
@@ -146,6 +149,15 @@ class Session(Struct):
     def note_unscored(self, reasons: tuple[str, ...]) -> None:
         for reason in reasons:
             self.unscored[reason] = None
+
+    def hear(self, text: str) -> None:
+        """Remembers what a user said."""
+        if len(text) <= MAX_HEARD_TEXT:
+            self.heard = (*self.heard, text)[-MAX_HEARD:]
+
+    def quoted(self, text: str) -> str | None:
+        """The latest text of a user that holds `text` and more."""
+        return next((said for said in reversed(self.heard) if len(said) > len(text) and text in said), None)
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -207,6 +219,7 @@ class Session(Struct):
         self.flagged |= other.flagged
         self.aware |= other.aware
         self.told = self.told or other.told
+        self.heard = self.heard or other.heard
         self.offset_ns = self.offset_ns or other.offset_ns
         self.skewed |= other.skewed
 

@@ -19,6 +19,10 @@ JOIN_NS = 600 * 10**9
 """How far apart two tellings of one call without a call id may be."""
 
 
+MIN_QUOTED = 12
+"""Shortest text of a run that is looked for in the prompts which a framework has made of it."""
+
+
 class Telling:
     """What one span tells in its messages; `events` receives what is new."""
 
@@ -28,7 +32,7 @@ class Telling:
     ) -> None:  # fmt: skip
         self._weaver, self._session, self._agent, self._place = weaver, session, agent, place
         self._start_ns, self._end_ns, self._events, self._by_agent = start_ns, end_ns, events, by_agent
-        self._count = 0
+        self._said: dict[str, int] = {}
 
     def system(self, texts: Iterable[str]) -> None:
         for text in texts:
@@ -50,7 +54,12 @@ class Telling:
             if self._first_time(part.text):
                 reading = self._read(part.text, "assistant")
                 self._events.append(
-                    Reasoning(text=part.text, reading=reading, unscored=_unscored(reading), **self._common("reasoning"))
+                    Reasoning(
+                        text=part.text,
+                        reading=reading,
+                        unscored=_unscored(reading),
+                        **self._common("reasoning", part.text),
+                    )
                 )
         elif role == "system":
             self.system((part.text,))
@@ -62,6 +71,9 @@ class Telling:
         """Whether `text` is said for the first time, or said again (a person may say "yes" twice)."""
         digest = text_digest(text)
         told = self._session.texts.get(digest)
+        if told is None and self._by_agent and len(text) >= MIN_QUOTED:
+            within = self._session.quoted(text.strip())
+            told = None if within is None else self._session.texts.get(text_digest(within))
         if told is not None:
             if self._by_agent and told.end_ns >= self._start_ns:
                 return False  # a model call within this run told it
@@ -74,6 +86,8 @@ class Telling:
 
     def _message(self, direction: Literal["inbound", "outbound"], role: str, text: str) -> None:
         reading = self._read(text, role)
+        if role == "user":
+            self._session.hear(text)
         self._events.append(
             Message(
                 direction=direction,
@@ -81,7 +95,7 @@ class Telling:
                 text=text,
                 reading=reading,
                 unscored=_unscored(reading),
-                **self._common(f"{direction}:{role}"),
+                **self._common(f"{direction}:{role}", text),
             )
         )
 
@@ -153,10 +167,12 @@ class Telling:
     def _read(self, text: str, role: str) -> Reading:
         return self._weaver.read_text(self._session, "text", text, role)
 
-    def _common(self, kind: str) -> dict[str, Any]:
-        self._count += 1
+    def _common(self, kind: str, text: str) -> dict[str, Any]:
+        """What all events have; the id names the text and where it was told, and how often before in that place."""
+        name = f"{kind}\0{text_digest(text).hex()}"
+        count = self._said[name] = self._said.get(name, -1) + 1
         return {
-            "event_id": event_id(self._session.key.realm, kind, f"{self._place}:{self._count}"),
+            "event_id": event_id(self._session.key.realm, name, self._place, str(count) if count else ""),
             "session": self._session.key,
             "agent": self._agent,
             "at_ns": self._end_ns,

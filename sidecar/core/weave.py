@@ -26,7 +26,7 @@ from sidecar.core.events import (
     SessionKey,
     ToolCall,
 )
-from sidecar.core.history import ending, walk
+from sidecar.core.history import ASSISTANT, ending, walk
 from sidecar.core.places import assemble
 from sidecar.core.reading import NOTHING_READ, Reading
 from sidecar.core.semconv.facts import Facts, Part, Turn, plain_text
@@ -172,7 +172,7 @@ class Weaver:
         events: list[Event] = []
         if end:
             session.span_count += span.signal == "span"
-            self._look_at(session, agent, told, span, record.arrived_ns, place, events)
+            self._look_at(session, agent, told, span, facts, record.arrived_ns, place, events)
         if facts.kind == "tool":
             act = None
             if begin:
@@ -608,8 +608,9 @@ class Weaver:
         self._notice("conflicting_duplicate", session, agent, span.end_ns, place, about, text)
 
     def _look_at(
-        self, session: Session, agent: Agent, told: Span, span: Span, arrived_ns: int, place: str, events: list[Event]
-    ) -> None:
+        self, session: Session, agent: Agent, told: Span, span: Span, facts: Facts, arrived_ns: int, place: str,
+        events: list[Event],
+    ) -> None:  # fmt: skip
         """What is odd in a span itself."""
         if "nonfinite" in span.notes:
             self._notice("nonfinite", session, agent, span.end_ns, place, "", "a number in a span is not finite")
@@ -624,7 +625,7 @@ class Weaver:
                 session.note_unscored(("uninspectable",))
                 break
             digest = text_digest(text)
-            if digest in session.texts:
+            if digest in session.texts or _says(facts, text):
                 continue
             remember(session.texts, digest, Told(span.start_ns, span.end_ns, False), MAX_TEXTS)
             reading = self.read_text(session, field, text, "agent")
@@ -743,9 +744,10 @@ class Weaver:
         self, session: Session, agent: Agent, span: Span, facts: Facts, place: str, events: list[Event]
     ) -> None:
         # Instructions are there before the run begins, wherever its span tells of them.
-        Telling(self, session, agent, place, span.start_ns, span.start_ns, events, by_agent=True).system(
-            facts.system or ()
-        )
+        start_ns = span.start_ns or span.end_ns
+        Telling(self, session, agent, place, start_ns, start_ns, events, by_agent=True).system(facts.system or ())
+        if span.signal == "log":
+            return
         events.append(
             Lifecycle(
                 event_id=event_id(session.key.realm, "run", place),
@@ -762,12 +764,17 @@ class Weaver:
     ) -> None:
         if not (session.saw_tool_span or session.saw_model or session.gated):
             self._wait_for_acts(session, place, span.end_ns)
-        say = Telling(self, session, agent, place, span.start_ns, span.end_ns, events, by_agent=True)
+        start_ns = span.start_ns or span.end_ns
+        say = Telling(self, session, agent, place, start_ns, span.end_ns, events, by_agent=True)
         say.system(facts.system or ())
-        for turn in (*(facts.inputs or ()), *(facts.outputs or ())):
+        turns = (*(facts.inputs or ()), *(facts.outputs or ()))
+        is_history = len(turns) > 2 or any(turn.role in ASSISTANT for turn in facts.inputs or ())
+        for turn in turns:
             for part in turn.parts:
-                if part.type in ("text", "opaque"):
+                if part.type in ("text", "opaque") and not (is_history and self._told(session, part)):
                     say.part(turn.role, part, told_before=False)
+        if span.signal == "log":
+            return
         events.append(
             Lifecycle(
                 event_id=event_id(session.key.realm, "run", place),
@@ -799,6 +806,14 @@ def _placed(span: Span) -> Span:
     content = plain_text(span.attributes), plain_text(span.body)
     name = event_id("placed", span.name, str(span.end_ns), *content)
     return replace(span, trace_id=span.trace_id or name, span_id=span.span_id or name[:16])
+
+
+def _says(facts: Facts, text: str) -> bool:
+    """Whether a span's own content is that text, so that it is read in its place."""
+    if facts.result is not None and plain_text(facts.result) in (text, text.strip()):
+        return True
+    turns = (*(facts.inputs or ()), *(facts.outputs or ()))
+    return any(part.text == text for turn in turns for part in turn.parts if part.text)
 
 
 def _another(act: Act, digest: bytes, scope: str, span: Span | None) -> bool:
