@@ -115,9 +115,13 @@ def arguments_of(value: Any) -> tuple[Any, bool]:
                     value = {"args": list(positional), **value}
             break
         if isinstance(inner := value.get("input_str"), str) and not value.keys().isdisjoint(_CALLBACK_KEYS):
+            if isinstance(given := value.get("inputs"), dict) and given:  # the same, not as a repr
+                return given, cut
             value, cut_within = structured(literal(inner))
             cut |= cut_within
             continue
+        if "_raw" in value and len(value) == 1:  # OpenLLMetry's wrapper round what is no JSON object
+            value = value["_raw"]
         break
     return value, cut
 

@@ -37,6 +37,8 @@ def read(span: Span) -> Facts | None:
     """Facts of `span`; an operation that is no act (a guardrail, an evaluation, a handoff) is context."""
     attributes = span.attributes
     operation = text(attributes.get("gen_ai.operation.name"))
+    if attributes.get("langsmith.span.kind") == "prompt":  # LangSmith calls the filling of a template "chat"
+        return Facts(kind="context")
     if operation in MODEL_OPERATIONS or (not operation and span.signal == "log"):
         return _model(span)
     if operation in AGENT_OPERATIONS:

@@ -128,6 +128,10 @@ PYDANTIC_AI: Names = {
     "model": ("gen_ai.response.model", "gen_ai.request.model", "model_name"),
 }
 
+SEMANTIC_KERNEL: Names = {
+    "writer": ("code.function.name", "code.function"),
+}
+
 
 def event_name(span: Span) -> str:
     """The name of a log record's event: told as such, else in an attribute, else the body."""

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from sidecar.core.semconv.content import arguments_of, is_marker, literal, result_of, structured
+from sidecar.core.semconv.content import arguments_of, is_marker, literal, result_of, structured, unquoted
 from sidecar.core.semconv.facts import Facts, Part, Turn
 from sidecar.core.semconv.genai import converse, count, failure, finished, offered
 from sidecar.core.semconv.messages import turns
@@ -23,10 +23,13 @@ from sidecar.core.span import Span
 STORES = frozenset(("chroma", "chromadb", "pinecone", "qdrant", "milvus", "weaviate", "marqo", "lancedb"))
 """Values of `db.system` that are stores of documents an agent is given to read."""
 MODEL_REQUESTS = frozenset(("chat", "completion"))
-REQUEST_KEYS = ("input", "query", "question", "prompt", "user_input", "user_message", "user_query", "message",
-                "request", "text", "chat_input", "human_input")  # fmt: skip
+REQUEST_KEYS = ("input", "query", "question", "prompt", "user_input", "user_message", "user_msg", "user_query",
+                "message", "request", "text", "chat_input", "human_input", "query_str",
+                "str_or_query_bundle")  # fmt: skip
 """What a workflow's parameter is called when it holds the words of the person who started it."""
 ANSWER_KEYS = ("output", "answer", "response", "result", "final_output", "final_answer", "text", "content", "reply")
+MAX_SEARCHED = 262_144
+"""Characters of a step's output in which a tool's output is looked for."""
 FAILURES = frozenset(("failure", "failed", "error"))
 
 _PROMPTS = ("gen_ai.prompt.", "llm.prompts.")
@@ -42,6 +45,7 @@ _CLAIMED = frozenset((
 ))  # fmt: skip
 _SPEAKERS = {"user": "user", "human": "user", "system": "system", "assistant": "assistant"}
 _MESSAGE_KEYS = ("content", "tool_call_id", "function_call", "name", "reasoning", "reasoning_content")
+_CALLBACK = frozenset(("tags", "metadata", "inputs", "kwargs"))
 _SESSION_KEYS = ("session_id", "conversation_id", "thread_id", "chat_id")
 
 Numbered = dict[int, dict[str, Any]]
@@ -72,11 +76,11 @@ def read(span: Span) -> Facts | None:
     """Facts of `span`."""
     attributes = span.attributes
     kind = attributes.get("traceloop.span.kind")
-    if kind == "tool":
+    if kind == "tool" or ("tool.arguments" in attributes and "tool.name" in attributes) or _is_tool_output(span):
         return _tool(span)
-    request = attributes.get("llm.request.type")
+    request = text(attributes.get("llm.request.type"))
     numbers = _numbered(attributes)
-    if request in MODEL_REQUESTS or (request is None and (numbers[0] or numbers[1])):
+    if request in MODEL_REQUESTS or (not request and (numbers[0] or numbers[1])):
         return _model(span, numbers)
     if _is_store(span):
         return _store(span)
@@ -95,9 +99,9 @@ def _tool(span: Span) -> Facts:
     facts = Facts(
         kind="tool",
         tool=text(first(get, NAMES["tool"])) or span.name.removesuffix(".tool").strip(),
-        description=text(first(get, GENAI["description"])),
+        description=text(first(get, NAMES["description"])),
         call_id=text(first(get, GENAI["call_id"])),
-        failed=span.status == 2 or "error.type" in span.attributes or get("gen_ai.task.status") in FAILURES,
+        failed=span.status == 2 or "error.type" in span.attributes or text(get("gen_ai.task.status")) in FAILURES,
         gated=get("sidecar.gated") is True,
     )
     arguments, result = first(get, NAMES["arguments"]), first(get, NAMES["result"])
@@ -114,11 +118,20 @@ def _tool(span: Span) -> Facts:
     return facts
 
 
+def _is_tool_output(span: Span) -> bool:
+    """Whether a step of a workflow returned what LlamaIndex's tools return; its span calls it a task."""
+    told = span.attributes.get("traceloop.entity.output")
+    return isinstance(told, str) and len(told) <= MAX_SEARCHED and "raw_output" in told and "tool_name" in told
+
+
 def _take_arguments(facts: Facts, told: Any) -> None:
     """Arguments without the wrapper of whoever called: LangChain's callback, an MCP client, a decorated function."""
     value, cut = structured(told)
     if isinstance(value, dict):
-        if "input_str" in value or "inputs" in value:
+        if any(is_marker(value.get(name)) for name in ("kwargs", "inputs", "input_str", "arguments")):
+            facts.withheld += ("arguments",)
+            return
+        if "input_str" in value and not _CALLBACK.isdisjoint(value):
             more = value.get("kwargs")
             if isinstance(more, dict) and not facts.call_id:
                 facts.call_id = text(more.get("tool_call_id"))
@@ -127,8 +140,7 @@ def _take_arguments(facts: Facts, told: Any) -> None:
             if isinstance(inputs, dict) and (inputs or words in ("", "{}", None)):
                 facts.arguments = inputs
                 return
-        elif "tool_name" in value and value.keys() <= {"tool_name", "arguments"}:
-            facts.tool = facts.tool or text(value["tool_name"])
+        elif value.get("tool_name") == facts.tool and value.keys() <= {"tool_name", "arguments"}:
             value = value.get("arguments") if value.get("arguments") is not None else {}
     if is_marker(value):
         facts.withheld += ("arguments",)
@@ -146,7 +158,7 @@ def _take_arguments(facts: Facts, told: Any) -> None:
 
 
 def _take_result(facts: Facts, told: Any) -> None:
-    value, cut = structured(told)
+    value, cut = structured(unquoted(told))
     if cut:
         facts.cut += ("result",)
     if isinstance(value, dict):
@@ -155,6 +167,9 @@ def _take_result(facts: Facts, told: Any) -> None:
         elif "result" in value and value.keys() <= {"result", "is_error"}:
             facts.failed |= value.get("is_error") is True
             value = value["result"]
+        elif "tool_name" in value and "raw_output" in value:
+            _take_tool_output(facts, value)
+            return
     elif isinstance(value, str) and value.strip() == "null":  # a function that returns nothing
         return
     update = value.get("update") if isinstance(value, dict) else None
@@ -172,6 +187,18 @@ def _take_result(facts: Facts, told: Any) -> None:
         facts.withheld += ("result",)
     else:
         facts.result = value
+
+
+def _take_tool_output(facts: Facts, value: dict[str, Any]) -> None:
+    """LlamaIndex's `ToolOutput`: the tool's name, what it was given and what it said."""
+    facts.tool = text(value["tool_name"]) or facts.tool
+    given = value.get("raw_input")
+    if isinstance(given, dict) and not is_marker(value.get("content")):
+        facts.arguments, _ = arguments_of(given)
+        facts.withheld = tuple(field for field in facts.withheld if field != "arguments")
+    said = value.get("content")
+    facts.result = result_of(said if said is not None else value.get("blocks", value["raw_output"]))
+    facts.failed |= value.get("is_error") is True
 
 
 def _is_words(item: Any) -> bool:
@@ -232,7 +259,7 @@ def _messages(found: Numbered, *, headless: bool) -> list[dict[str, Any]]:
                     role, message["content"] = speaker, fields[key]
                     break
         if isinstance(calls := fields.get("tool_calls"), dict):
-            message["tool_calls"] = [calls[at] for at in sorted(calls)]
+            message["tool_calls"] = [_call(calls[at]) for at in sorted(calls)]
         elif calls is not None:
             message["tool_calls"] = calls
         if role is None and headless and place == 0:
@@ -249,10 +276,16 @@ def _messages(found: Numbered, *, headless: bool) -> list[dict[str, Any]]:
     return said
 
 
+def _call(fields: dict[str, Any]) -> dict[str, Any]:
+    """A call whose name and arguments may stand together in one JSON text, ``function``."""
+    told = fields.get("function")
+    return {**fields, "function": structured(told)[0]} if isinstance(told, str) else fields
+
+
 def _content(told: Any, role: Any) -> Any:
-    """Content that is JSON of a list of blocks as that list. A person's text never holds calls, whatever it says."""
+    """Content that is JSON of a text or of blocks as that. What a person says never holds calls, whatever it says."""
     if not isinstance(told, str) or told[:2] not in ("[{", "[ ", "[]"):
-        return told
+        return unquoted(told)
     blocks, _ = structured(told)
     if not (isinstance(blocks, list) and all(_is_block(item) for item in blocks)):
         return told
@@ -288,7 +321,7 @@ def _model(span: Span, numbers: tuple[Numbered, Numbered, Numbered]) -> Facts:
     elif (told := first(get, NAMES["tools"])) is not None:
         facts.tools = offered(told)
     if span.dropped:
-        facts.headless = _lost_its_head_only(prompts, completions)
+        facts.cut += _missing(prompts, completions)
     _whose(span, facts)
     return facts
 
@@ -300,18 +333,16 @@ def _told(said: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
     return said
 
 
-def _lost_its_head_only(prompts: Numbered, completions: Numbered) -> bool:
-    """Whether what the SDK dropped, oldest first, can only be attributes of the span and older history: the numbers
-    of what is left have no gap and go to the end, and no answer or call of the answer is missing."""
-    if not prompts or not completions or min(completions) != 0 or len(completions) != max(completions) + 1:
-        return False
-    if len(prompts) != max(prompts) - min(prompts) + 1:
-        return False
-    for message in completions.values():
-        calls = message.get("tool_calls")
-        if isinstance(calls, dict) and len(calls) != max(calls) + 1:
-            return False
-    return len(prompts) > 1 or min(prompts) == 0
+def _missing(prompts: Numbered, completions: Numbered) -> tuple[str, ...]:
+    """Which content fields lack more than the oldest messages of the history, with which an SDK that is out of room
+    begins: the numbers of what is left must have no gap, and no answer or call of an answer may be missing."""
+    gaps: tuple[str, ...] = ()
+    if prompts and len(prompts) != max(prompts) - min(prompts) + 1:
+        gaps += ("inputs",)
+    calls = [message["tool_calls"] for message in completions.values() if isinstance(message.get("tool_calls"), dict)]
+    if any(found and len(found) != max(found) + 1 for found in (completions, *calls)):
+        gaps += ("outputs",)
+    return gaps
 
 
 # ------------------------------------------------------------ workflows, agents, tasks
@@ -360,7 +391,8 @@ def request_of(value: Any) -> tuple[Turn, ...] | None:
             if isinstance(value, dict):
                 return request_of({key: item for key, item in value.items() if key != "args"})
         else:
-            value = next((value[key] for key in REQUEST_KEYS if isinstance(value.get(key), str)), None)
+            value = next((value[key] for key in REQUEST_KEYS if isinstance(value.get(key), (str, dict))), None)
+            value = value.get("query_str", value.get("content")) if isinstance(value, dict) else value
     if isinstance(value, str):
         if not value.strip() or is_marker(value):
             return None
