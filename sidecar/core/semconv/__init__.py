@@ -20,6 +20,7 @@ from sidecar.core.semconv import (
     mcp,
     openinference,
     pydantic_ai,
+    semantic_kernel,
     traceloop,
     vercel,
 )
@@ -27,7 +28,20 @@ from sidecar.core.semconv.facts import Facts
 from sidecar.core.semconv.names import IDENTITY, first, text
 from sidecar.core.span import Span, is_cut
 
-MAPPERS = (langsmith, traceloop, crews, genai, adk, vercel, claude_code, mcp, pydantic_ai, genai_events, openinference)
+MAPPERS = (
+    langsmith,
+    traceloop,
+    crews,
+    genai,
+    adk,
+    vercel,
+    claude_code,
+    semantic_kernel,
+    mcp,
+    pydantic_ai,
+    genai_events,
+    openinference,
+)
 
 _CONTENT = ("arguments", "result", "inputs", "outputs", "system", "tools")
 _SCALARS = ("tool", "description", "call_id", "model", *IDENTITY)
@@ -54,6 +68,8 @@ def read(span: Span) -> Facts | None:
             return None
         told = [Facts(kind="context")]
     facts = told[0] if len(told) == 1 else merged(told)
+    if facts.kind == "tool" and facts.arguments is None and "arguments" in facts.withheld and fallback.claims(span):
+        fallback.filled(facts, span)
     get = span.attributes.get
     for field, names in IDENTITY.items():
         if not getattr(facts, field) and (value := first(get, names)) is not None:

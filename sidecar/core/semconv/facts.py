@@ -54,8 +54,6 @@ class Facts(Struct, kw_only=True):
             tell: the convention has a name for them and the span does not bear it, or bears a redaction marker.
         cut: Content fields whose end is missing.
         opaque: Whether some content cannot be read: an image, a reference, a blob.
-        headless: Whether all that the sender's SDK dropped were the oldest messages of `inputs` and attributes of the
-            span itself, as far as the numbers of those that are left can tell: no act is lost.
         unscored: Reasons from `events.UNSCORED` that follow from the above; `semconv.read` works them out.
         tools: Names of the tools the model was offered; None where not told.
         walked: What `core.history.walk` has worked out of `inputs`, once.
@@ -88,7 +86,6 @@ class Facts(Struct, kw_only=True):
     withheld: tuple[str, ...] = ()
     cut: tuple[str, ...] = ()
     opaque: bool = False
-    headless: bool = False
     unscored: tuple[str, ...] = ()
     walked: Any = None
 
