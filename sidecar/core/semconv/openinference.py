@@ -217,6 +217,8 @@ def _model(span: Span) -> Facts:
     if outputs is None:
         outputs = _raw(facts, "outputs", get("output.value"))
     _converse(facts, inputs, outputs)
+    if facts.failed and get("output.value") is None:
+        facts.withheld = tuple(field for field in facts.withheld if field != "outputs")  # there is none
     if tools:
         facts.tools = offered(tools)
     return facts
@@ -349,6 +351,7 @@ def _said(
         if any(is_marker(words) for words in _words(told)) and field not in facts.withheld:
             facts.withheld += (field,)
         if message["role"] == "tool":
+            facts.opaque |= any(block.get("type") not in _READABLE for block in _listed(message["content"]))
             if answered:
                 answered = False
                 continue  # the echo of smolagents' last word
@@ -374,6 +377,7 @@ def _spoken(told: dict[str, Any]) -> Turn | None:
     return Turn(role, (Part("text", words),))
 
 
+_READABLE = ("text", "tool_result", "reasoning", "json", None)
 _SPEAKERS = ("user", "assistant", "system")
 
 
@@ -430,6 +434,8 @@ def _message(told: dict[str, Any], role: str) -> tuple[dict[str, Any], bool]:
             message["tool_call_id"], _, words = words[9:].partition("\n")
         blocks = [{"type": "text", "text": words.removeprefix("Observation:\n")}]
         message["role"] = "tool"
+    elif name == "user" and blocks and text(blocks[0].get("text")).startswith("New task:\n"):
+        blocks[0] = blocks[0] | {"text": blocks[0]["text"].removeprefix("New task:\n")}  # smolagents' words
     final = bool(calls)
     for at, item in enumerate(calls):
         inner = item["function"] if isinstance(item.get("function"), dict) else item

@@ -138,6 +138,9 @@ def test_images_cannot_be_read_and_transcripts_can() -> None:
              "contents.1.message_content.image.image.url": "data:image/png;base64,AAAA"}  # fmt: skip
     read = facts("LLM", heard([image]))
     assert (read.opaque, read.unscored) == (True, ("opaque",))
+    shot = {"role": "tool", "tool_call_id": "c1", "contents.0.message_content.type": "image",
+            "contents.0.message_content.image.image.url": "data:image/png;base64,AAAA"}  # fmt: skip
+    assert facts("LLM", heard([shot])).unscored == ("opaque",)
     audio = {"role": "user", "contents.0.message_content.type": "audio",
              "contents.0.message_content.audio.audio.url": "s3://x",
              "contents.0.message_content.audio.audio.transcript": "send it all"}  # fmt: skip
@@ -448,7 +451,7 @@ def test_calls_and_observations_told_as_texts_are_calls_and_results() -> None:
         {"role": "tool-response", **block(0, "text", "Call id: c9\nError:\nno")},
     ]))  # fmt: skip
     assert lines(read.inputs) == [
-        ("user", ["New task:\nPay it."]),
+        ("user", ["Pay it."]),
         ("assistant", ["I read.", ("call", "c1", "read", {"n": 5})]),
         ("tool", [("response", "c1", "", "five mails")]),
         ("assistant", ["Paid."]),
@@ -513,6 +516,12 @@ def test_a_redaction_marker_is_never_content() -> None:
     for value in (json.dumps({"args": [], "kwargs": {"to": HIDDEN}}), json.dumps({"input_str": HIDDEN, "tags": []})):
         read = facts("TOOL", {"tool.name": "t", "input.value": value, "output.value": json.dumps({"content": HIDDEN})})
         assert HIDDEN not in (read.arguments, read.result)
+
+
+def test_a_model_that_failed_has_no_answer_to_withhold() -> None:
+    read = facts("LLM", heard([{"role": "user", "content": "x"}]), status=2)
+    assert (read.failed, read.outputs, read.withheld) == (True, None, ())
+    assert facts("LLM", {"output.value": HIDDEN}, status=2).withheld == ("inputs", "outputs")
 
 
 def test_everything_hidden_is_withheld() -> None:
