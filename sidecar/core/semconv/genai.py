@@ -24,6 +24,9 @@ MERGED_TOOLS = "(merged tools)"
 DETAILS_EVENT = "gen_ai.client.inference.operation.details"
 
 _MEMORY = "_memory"
+_WATCHING = frozenset(("guardrail", "guardrails", "gate", "security", "approval", "evaluate", "evaluation", "handoff",
+                       "embeddings", "create"))  # fmt: skip
+"""Words of operations that are no act themselves."""
 
 
 def claims(span: Span) -> bool:
@@ -34,7 +37,10 @@ def claims(span: Span) -> bool:
 
 
 def read(span: Span) -> Facts | None:
-    """Facts of `span`; an operation that is no act (a guardrail, an evaluation, a handoff) is context."""
+    """Facts of `span`, None where this convention does not know its operation.
+
+    One that is no act (a guardrail, an evaluation, a handoff; some are proposals) is context.
+    """
     attributes = span.attributes
     operation = text(attributes.get("gen_ai.operation.name"))
     if attributes.get("langsmith.span.kind") == "prompt":  # LangSmith calls the filling of a template "chat"
@@ -49,7 +55,7 @@ def read(span: Span) -> Facts | None:
         return _tool(span) if attributes.get("gen_ai.tool.name") != MERGED_TOOLS else Facts(kind="context")
     if operation == "retrieval" or operation.endswith((_MEMORY, "_memory_store")):
         return _retrieval(span, operation)
-    return Facts(kind="context")
+    return Facts(kind="context") if not _WATCHING.isdisjoint(operation.split("_")) else None
 
 
 def _tool(span: Span) -> Facts:
