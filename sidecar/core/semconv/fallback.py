@@ -27,12 +27,13 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from sidecar.core.digests import bare
 from sidecar.core.semconv.content import arguments_of, is_marker, literal, result_of, structured, unquoted
 from sidecar.core.semconv.facts import Facts, Part, Turn, plain_text
 from sidecar.core.semconv.genai import count, failure, offered
 from sidecar.core.semconv.messages import turns
 from sidecar.core.semconv.names import IDENTITY
-from sidecar.core.semconv.words import FORMS, NOTHING, known, meaning, words_of
+from sidecar.core.semconv.words import FORMS, NOTHING, OWNED, known, meaning, words_of
 from sidecar.core.span import Span
 
 ENOUGH = 3
@@ -42,6 +43,9 @@ NAMED = 4
 MAX_FIELDS = 256
 """Values looked at in one span or record, nested ones included."""
 MAX_DEPTH = 4
+MAX_PATH = 8
+MAX_EVENTS = 64
+"""Events of a span that are read as records of their own."""
 MAX_TEXT = 65_536
 """Characters of a log's text that is searched for ``key=value`` and for a call in words."""
 
@@ -107,6 +111,7 @@ _ENVELOPES = ("messages", "message", "choices", "candidates", "replies", "genera
 _TEXTS = ("text", "content", "question", "query", "prompt", "input", "user_input", "message", "answer", "output",
           "response", "completion", "result")  # fmt: skip
 _WRONG = frozenset(("error", "failed", "failure", "err", "fail"))
+_TYPES = ("string", "integer", "number", "boolean", "object", "array", "any", "null", "str", "int")
 _REACT = ("Thought:", "Action:")
 _RIGHT = frozenset(("", "false", "none", "null", "0", "ok"))
 _SESSIONS = frozenset(name for name in IDENTITY["session"] if "." not in name) | {"sessionId", "conversationId",
@@ -120,6 +125,7 @@ class Found(Struct):
         values: Field of `words.Meaning` → (rank, value) of the best key.
         weights: Field → its evidence.
         pieces: Arguments that are told one by one.
+        numbered: Messages that are told part by part, by their path.
         flat: All values by their path.
         said: Kind → how much a value says for it.
     """
@@ -127,6 +133,7 @@ class Found(Struct):
     values: dict[str, tuple[int, Any]] = {}
     weights: dict[str, int] = {}
     pieces: dict[str, Any] = {}
+    numbered: dict[str, Any] = {}
     flat: dict[str, Any] = {}
     said: dict[str, int] = {}
 
@@ -163,6 +170,8 @@ def claims(span: Span) -> bool:
         return True
     name = span.name
     if name and points + _hinted(name) >= ENOUGH:
+        return True
+    if span.events and any(_kind(event.name, 0)[1] for event in span.events[:MAX_EVENTS] if "ool" in event.name):
         return True
     return span.signal == "log" and _may_speak(span.body)
 
@@ -213,8 +222,46 @@ def read(span: Span) -> Facts | None:
         case "agent" | "user" | "final":
             facts = _agent(found, span, kind)
         case _:
-            return None
+            facts = _of_events(span) if span.events else None
     return _with_session(facts, found)
+
+
+def filled(facts: Facts, span: Span) -> None:
+    """Takes content of a tool call that its convention's names do not tell from other keys of the span."""
+    if any(key.partition(".")[0] in OWNED for key in span.attributes):
+        return
+    other = read(span)
+    if other is None or other.kind != "tool" or (facts.tool and other.tool and bare(facts.tool) != bare(other.tool)):
+        return
+    if other.arguments is not None:
+        facts.arguments, facts.cut = other.arguments, tuple({**dict.fromkeys(facts.cut), **dict.fromkeys(other.cut)})
+    if facts.result is None:
+        facts.result = other.result
+    facts.withheld = tuple(field for field in facts.withheld if getattr(facts, field) is None)
+
+
+def _of_events(span: Span) -> Facts | None:
+    """What events of a span tell of calls: one is the span's act, several are calls that a model asked for."""
+    told = []
+    for event in span.events[:MAX_EVENTS]:
+        if "ool" in event.name and _kind(event.name, 0)[1]:
+            said = read(Span(signal="log", trace_id="", span_id="", parent_id="", name=event.name, start_ns=0,
+                             end_ns=event.at_ns, attributes=event.attributes))  # fmt: skip
+            if said is not None and said.kind == "tool":
+                told.append(said)
+    if len(told) < 2:
+        return told[0] if told else None
+    if len(told) == 2 and told[1].tool in ("", told[0].tool) and told[1].arguments is None:
+        call, result = told[0], told[1]
+        call.result, call.failed = result.result, result.failed
+        call.withheld = tuple(field for field in call.withheld if getattr(call, field) is None)
+        return call
+    calls = tuple(Part("call", id=one.call_id, name=one.tool, value=one.arguments)
+                  for one in told if one.tool and (one.arguments is not None or one.result is None))  # fmt: skip
+    answers = tuple(Part("response", id=one.call_id, name=one.tool, value=one.result)
+                    for one in told if one.result is not None)  # fmt: skip
+    return Facts(kind="model", inputs=(Turn("tool", answers),) if answers else None,
+                 outputs=(Turn("assistant", calls),) if calls else None)  # fmt: skip
 
 
 def _with_session(facts: Facts | None, found: Found) -> Facts | None:
@@ -233,6 +280,8 @@ def _with_session(facts: Facts | None, found: Found) -> Facts | None:
 def _gathered(span: Span, *, named: bool = True) -> Found:
     found = Found()
     _gather(found, span.attributes, "", 0)
+    for field, tree in found.numbered.items():
+        found.values.setdefault(field, (0, _listed(tree)))
     if named and span.signal == "span" and len(span.name) <= 64:
         _take_kind(found, span.name, 2)
     if span.signal == "log":
@@ -367,6 +416,9 @@ def _take(found: Found, path: str, value: Any, depth: int = 0) -> None:
         if path.endswith((".content", ".text")):
             found.values.setdefault("text", (0, value))
         return
+    if field == "numbered":
+        _place(found.numbered, told.rest.split("."), value)
+        return
     if field == "argument":
         found.pieces[told.rest] = value
         field = "arguments"
@@ -379,6 +431,25 @@ def _take(found: Found, path: str, value: Any, depth: int = 0) -> None:
 def _is_call(value: Mapping[str, Any]) -> bool:
     """Whether an object is itself a call: a name and arguments."""
     return isinstance(value.get("name"), str) and not value.keys().isdisjoint(("arguments", "args", "input"))
+
+
+def _place(tree: dict[str, Any], path: list[str], value: Any) -> None:
+    """Puts a value where its path says: ``inputs.0.tool_calls.1.name``."""
+    for part in path[:-1][:MAX_PATH]:
+        inner = tree.setdefault(part, {})
+        if not isinstance(inner, dict):
+            return
+        tree = inner
+    tree[path[-1]] = value
+
+
+def _listed(tree: Any) -> Any:
+    """The same with groups of numbered things as lists, in the order of their numbers."""
+    if not isinstance(tree, dict):
+        return tree
+    if tree and all(key.isdecimal() for key in tree):
+        return [_listed(tree[key]) for key in sorted(tree, key=int)]
+    return {key: _listed(value) for key, value in tree.items()}
 
 
 _OPENED = frozenset(("", "kind", "name", "call", "failed", "succeeded", "model", "call_id", "text", "role", "thought"))
@@ -410,7 +481,10 @@ def _kind(value: str, weight: int) -> tuple[str, int]:
     """What a kind's value says and how much, ("", 0) for nothing; `weight` is the key's."""
     known = KINDS.get(value.lower())
     if known is None:
-        known = KINDS.get("_".join(words_of(value)))
+        words = words_of(value)
+        if words[-1:] == ["event"]:
+            words.pop()
+        known = KINDS.get("_".join(words[1:] if words[:1] in (["agent"], ["on"]) and len(words) > 2 else words))
         if known is None:
             return _class_kind(value, weight)
     kind, points = known
@@ -619,13 +693,12 @@ def _tool(found: Found, span: Span, kind: str, called: str) -> Facts | None:
         arguments = _object_in(span.body)
     if arguments is None and kind == "retrieval":
         arguments = found.best("inputs", "user")
-    if arguments is None or is_marker(arguments):
+    told, cut = (None, False) if arguments is None or is_marker(arguments) else arguments_of(arguments)
+    if told is None or _is_schema(told):
         facts.withheld += ("arguments",)
     else:
-        facts.arguments, cut = arguments_of(arguments)
+        facts.arguments = plain_text(told) if isinstance(told, (bool, int, float)) else told
         facts.cut += ("arguments",) if cut else ()
-        if isinstance(facts.arguments, (bool, int, float)):
-            facts.arguments = plain_text(facts.arguments)
     result = found.best("result", "out")
     if result is None and kind != "tool":
         result = found.best("text", "outputs", "final")
@@ -653,6 +726,15 @@ def _tool_name(found: Found, span: Span, called: str) -> str:
     if found.said.get("tool", 0) >= ENOUGH and own and said not in KINDS and len(own.split()) <= 3 and rank < 5:
         return own[:128]
     return told or (own[:128] if own and said not in KINDS and len(own.split()) <= 6 else "")
+
+
+def _is_schema(value: Any) -> bool:
+    """Whether a value says what arguments a tool takes, not what it was given: a JSON Schema, or its properties."""
+    if not isinstance(value, dict) or not value:
+        return False
+    if isinstance(value.get("properties"), dict) and ("type" in value or "required" in value or "title" in value):
+        return True
+    return all(isinstance(one, dict) and one.get("type") in _TYPES for one in value.values())
 
 
 def _object_in(text: str) -> Any:

@@ -18,12 +18,14 @@ class Meaning(Struct, frozen=True):
 
     Attributes:
         field: ``name``, ``call_id``, ``arguments``, ``argument`` (one of several, see `rest`), ``result``, ``call`` (an
-            object that is a whole call), ``calls``, ``inputs``, ``outputs``, ``system``, ``user``, ``final``,
+            object that is a whole call), ``calls``, ``numbered`` (a part of one message of many), ``inputs``,
+            ``outputs``, ``system``, ``user``, ``final``,
             ``agent_in``, ``agent_out``, ``in`` and ``out`` (of whatever it is), ``thought``, ``kind``, ``model``,
             ``input_tokens``, ``output_tokens``, ``role``, ``text``, ``failed``, ``succeeded``; "" says nothing.
         weight: How much the key alone is evidence of an agent's act, 0..3; for ``kind`` how much its value may be.
         rank: Which of several keys of one field is taken: the highest.
-        rest: What remains of the key after the arguments' name: ``tool.args.to`` → ``to``.
+        rest: What remains of the key after the arguments' name: ``tool.args.to`` → ``to``; after the messages' name,
+            with their field before it: ``llm.messages.0.role`` → ``inputs.0.role``.
     """
 
     field: str = ""
@@ -48,7 +50,7 @@ ORDINARY = frozenset((
     "telemetry", "test", "thread", "tls", "url", "user_agent", "v8js", "vcs", "webengine", "zos",
 ))  # fmt: skip
 """First parts of keys that OpenTelemetry's registry (and old habit) keeps for ordinary telemetry."""
-_OWNED = frozenset(("langsmith", "openinference", "traceloop"))
+OWNED = frozenset(("langsmith", "openinference", "traceloop"))
 """First parts of keys which a mapper of their own knows better."""
 
 _TOOL = frozenset(("tool", "tools"))
@@ -102,7 +104,7 @@ def words_of(text: str) -> list[str]:
 
 def _meant(key: str) -> Meaning:
     first, dot, _ = key.partition(".")
-    if dot and (first.lower() in ORDINARY or first in _OWNED):
+    if dot and (first.lower() in ORDINARY or first in OWNED):
         return NOTHING
     words = words_of(key)
     if not words:
@@ -116,15 +118,19 @@ def _meant(key: str) -> Meaning:
             if found.field == "arguments" and key.rpartition(".")[2] == words[-1]:  # or an argument of that name
                 return Meaning("argument", found.weight, 0, words[-1])
             return found if found.field != "kind" else NOTHING
-    return _one_argument(key)
+    return _one_of_many(key)
 
 
-def _one_argument(key: str) -> Meaning:
-    """``tool.args.to``: one argument of a call, told as an attribute of its own."""
+def _one_of_many(key: str) -> Meaning:
+    """One argument of a call, or a part of one message, that is an attribute of its own."""
     parts = key.split(".")
     for at in range(len(parts) - 1, 0, -1):
         head = words_of(".".join(parts[:at]))
         rest = ".".join(parts[at:])
+        if parts[at].isdecimal() and len(parts[at]) <= 4 and len(parts) > at + 1:
+            if (said := _ending(head) if head else NOTHING).field in ("inputs", "outputs"):
+                return Meaning("numbered", 1, 0, f"{said.field}.{rest}")
+            continue
         if head and head[-1] in _ARGUMENTS | _INPUTS and not _TOOL.isdisjoint(head[-4:-1]):
             last = words_of(rest)
             about = not last or last[0] in _MEASURES or last[-1] in _MEASURES or (last[-1] in _ABOUT and len(last) > 1)

@@ -37,6 +37,10 @@ def record(body: Any, attributes: dict[str, Any] | None = None, name: str = "") 
     return replace(span(attributes or {}, 0, 1, name="x"), signal="log", name=name, body=body, start_ns=0)
 
 
+def event(name: str, attributes: dict[str, Any]) -> SpanEvent:
+    return SpanEvent(name, at(0.5), attributes)
+
+
 def told(part: Part) -> Any:
     match part.type:
         case "call":
@@ -150,9 +154,6 @@ STORIES: dict[str, list[tuple[Span, Any]]] = {
                                          "spring.ai.chat.client.input": ASK, "spring.ai.chat.client.output": DONE}),
          ("agent", [("user", ASK)], ANSWERED)),
     ],
-    "haystack of its own making": [
-        (named("call_tool", {"name": "send_email", "arguments": J(MAIL), "output": SENT}), TOOL),
-    ],
     "litellm proxy": [
         (named("raw_gen_ai_request", {"llm.openai.messages": repr(HISTORY), "llm.openai.model": "gpt-x",
                                       "llm.openai.choices": repr([{"index": 0, "message": ANSWER}])}),
@@ -171,9 +172,50 @@ STORIES: dict[str, list[tuple[Span, Any]]] = {
     ],
     "llamaindex workflow": [
         (named("FunctionTool.acall", {"tool.name": "send_email", "tool_kwargs": J(MAIL), "tool_output": SENT}), TOOL),
+        (named("FunctionAgent.call_tool", {}, events=(event("AgentToolCallEvent", {
+            "arguments": J(MAIL), "tool.name": "send_email", "tool.description": "Sends mail"}),)),
+         ("tool", "send_email", MAIL, None)),
     ],
-    "strands, its cycle": [
+    "strands and agentcore": [
         (named("execute_event_loop_cycle", {"event_loop.cycle_id": "u1", "event_loop.parent_cycle_id": "u0"}), None),
+        (named("execute_tool send_email", {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "send_email",
+                                           "gen_ai.tool.call.id": "c1", "tool.status": "success", "session.id": "s1"},
+               events=(event("gen_ai.tool.message", {"role": "tool", "content": J(MAIL), "id": "c1"}),
+                       event("gen_ai.choice", {"message": J([{"text": SENT}]), "id": "c1"}))), TOOL),
+        (named("chat", {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"},
+               events=(event("gen_ai.user.message", {"content": J([{"text": ASK}])}),
+                       event("gen_ai.choice", {"finish_reason": "tool_use", "message": J(
+                           [{"toolUse": {"name": "send_email", "toolUseId": "c1", "input": MAIL}}])}))),
+         ("model", [("user", ASK)], CALLED)),
+    ],
+    "azure ai foundry agents": [
+        (named("create_message", {"gen_ai.operation.name": "create_message", "gen_ai.thread.id": "t1"},
+               events=(event("gen_ai.user.message",
+                             {"gen_ai.event.content": J({"role": "user", "content": ASK})}),)),
+         ("agent", [("user", ASK)], None)),
+    ],
+    "openlit": [
+        (named("openai.chat.completions", {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"},
+               events=(event("gen_ai.content.prompt", {"gen_ai.prompt": f"user: {ASK}"}),
+                       event("gen_ai.content.completion", {"gen_ai.completion": DONE}))),
+         ("model", [("user", f"user: {ASK}")], ANSWERED)),
+    ],
+    "koog and rig": [
+        (named("execute_tool send_email", {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "send_email",
+                                           "input.value": J(MAIL), "output.value": SENT}), TOOL),
+        (named("execute_tool", {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "send_email",
+                                "gen_ai.tool.call.arguments": J(MAIL), "gen_ai.tool.call.result": SENT,
+                                "code.namespace": "rig::agent", "busy_ns": 4, "thread.id": 1}), TOOL),
+        (named("node send", {"koog.node.name": "send", "koog.run.id": "r"}), None),
+    ],
+    "half of a convention": [
+        (named("execute_tool send_email", {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "send_email",
+                                           "tool.args": J(MAIL), "tool.result": SENT}), TOOL),
+        (named("tool", {"gen_ai.tool.name": "send_email", "gen_ai.tool.arguments": J(MAIL),
+                        "gen_ai.tool.output": SENT}), TOOL),
+        (named("tool", {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "send_email",
+                        "tool.parameters": J({"properties": {"to": {"type": "string"}}, "required": ["to"]})}),
+         ("tool", "send_email", None, None)),
     ],
     "dspy": [
         (named("ReAct.forward", {"dspy.module": "ReAct", "question": ASK, "answer": DONE}),
@@ -244,6 +286,16 @@ STORIES: dict[str, list[tuple[Span, Any]]] = {
         (named("work", {"agent.tool.name": "send_email", "agent.tool.input": repr(MAIL), "agent.tool.output": SENT}),
          TOOL),
         (named("work", {"tool_call": J({"name": "send_email", "arguments": MAIL}), "tool_result": SENT}), TOOL),
+        (named("call_tool", {"name": "send_email", "arguments": J(MAIL), "output": SENT}), TOOL),
+        (named("work", {}, events=(event("tool_call", {"tool": "send_email", "args": J(MAIL)}),
+                                   event("tool_result", {"tool": "send_email", "result": SENT}))), TOOL),
+        (named("turn", {}, events=(event("tool_call", {"tool": "send_email", "args": J(MAIL)}),
+                                   event("tool_call", {"tool": "post", "args": J(MAIL)}))),
+         ("model", None, [*CALLED, ("assistant", ("post", MAIL))])),
+        (named("work", {"llm.messages.0.role": "system", "llm.messages.0.content": "Be brief",
+                        "llm.messages.1.role": "user", "llm.messages.1.content": ASK,
+                        "output_messages.0.role": "assistant", "output_messages.0.content": DONE}),
+         ("model", ASKED, ANSWERED)),
         (named("llm.call", {"llm.prompt": ASK, "llm.response": DONE}), ("model", [("user", ASK)], ANSWERED)),
         (named("llm", {"input": ASK, "output": DONE}), ("model", [("user", ASK)], ANSWERED)),
         (named("chat", {"prompt_text": ASK, "completion": DONE}), ("model", [("user", ASK)], ANSWERED)),
@@ -276,6 +328,8 @@ STORIES: dict[str, list[tuple[Span, Any]]] = {
         (record(f"Calling tool send_email with {J(MAIL)}"), ("tool", "send_email", MAIL, None)),
         (record(f"Calling tool: `send_email` with args: {MAIL!r}"), ("tool", "send_email", MAIL, None)),
         (record(f"tool_call: send_email({J(MAIL)})"), ("tool", "send_email", MAIL, None)),
+        (record({"event": "on_tool_start", "name": "send_email", "data": {"input": MAIL}, "run_id": "r"}),
+         ("tool", "send_email", MAIL, None)),
         (record({"type": "tool_use", "id": "c1", "name": "send_email", "input": MAIL}),
          ("tool", "send_email", MAIL, None)),
         (record({"message": {"role": "user", "content": [{"type": "text", "text": ASK}]}, "session_id": "s1"}),
@@ -313,6 +367,14 @@ def test_a_log_that_names_its_session_is_of_that_session() -> None:
         assert facts.session == "s1"
 
 
-def test_span_events_are_left_to_their_conventions() -> None:
-    quiet = replace(named("job", {}), events=(SpanEvent("tool_call", at(0), {"tool": "send_email"}),))
-    assert semconv.read(quiet) is None
+@pytest.mark.parametrize("framework", ["langfuse", "mlflow", "spring ai", "home-made spans"])
+def test_a_story_of_spans_says_who_asked_what_was_done_and_what_was_answered(framework: str) -> None:
+    """Each framework tells the act with its arguments, whatever else it tells."""
+    facts = [facts for one, _ in STORIES[framework] if (facts := semconv.read(one)) is not None]
+    assert any(one.kind == "tool" and one.arguments == MAIL and not one.unscored for one in facts)
+    assert any(one.inputs for one in facts if one.kind in ("agent", "model"))
+
+
+def test_events_of_a_span_that_are_no_calls_say_nothing() -> None:
+    other = (event("exception", {"exception.type": "ToolError"}), event("cache_hit", {"tool": "x", "args": "{}"}))
+    assert semconv.read(replace(named("job", {}), events=other)) is None
