@@ -45,6 +45,8 @@ _CLAIMED = frozenset((
 ))  # fmt: skip
 _SPEAKERS = {"user": "user", "human": "user", "system": "system", "assistant": "assistant"}
 _MESSAGE_KEYS = ("content", "tool_call_id", "function_call", "name", "reasoning", "reasoning_content")
+CALLS = "tool_calls."
+"""Where the calls of a message that are numbered themselves are gathered; no field's name has a dot."""
 _CALLBACK = frozenset(("tags", "metadata", "inputs", "kwargs"))
 _SESSION_KEYS = ("session_id", "conversation_id", "thread_id", "chat_id")
 
@@ -231,13 +233,9 @@ def _numbered(attributes: dict[str, Any]) -> tuple[Numbered, Numbered, Numbered]
         if len(words) == 2:
             message[words[1]] = value
         elif words[1] == "tool_calls" and len(words) > 3 and (place := _number(words[2])) >= 0:
-            calls = message.setdefault("tool_calls", {})
-            if isinstance(calls, dict):
-                calls.setdefault(place, {})[words[-1]] = value
+            message.setdefault(CALLS, {}).setdefault(place, {})[words[-1]] = value
         elif words[1] == "function_call":
-            call = message.setdefault("function_call", {})
-            if isinstance(call, dict):
-                call[words[-1]] = value
+            message.setdefault(CALLS, {}).setdefault(0, {})[words[-1]] = value
     return prompts, completions, functions
 
 
@@ -258,9 +256,10 @@ def _messages(found: Numbered, *, headless: bool) -> list[dict[str, Any]]:
                 if key in fields:
                     role, message["content"] = speaker, fields[key]
                     break
-        if isinstance(calls := fields.get("tool_calls"), dict):
-            message["tool_calls"] = [_call(calls[at]) for at in sorted(calls)]
-        elif calls is not None:
+        calls = fields.get("tool_calls")
+        if (numbered := fields.get(CALLS)) is not None:
+            calls = [_call(numbered[at]) for at in sorted(numbered)]
+        if calls is not None:
             message["tool_calls"] = calls
         if role is None and headless and place == 0:
             if "tool_call_id" not in fields and calls is None:
@@ -339,7 +338,7 @@ def _missing(prompts: Numbered, completions: Numbered) -> tuple[str, ...]:
     gaps: tuple[str, ...] = ()
     if prompts and len(prompts) != max(prompts) - min(prompts) + 1:
         gaps += ("inputs",)
-    calls = [message["tool_calls"] for message in completions.values() if isinstance(message.get("tool_calls"), dict)]
+    calls = [message[CALLS] for message in completions.values() if CALLS in message]
     if any(found and len(found) != max(found) + 1 for found in (completions, *calls)):
         gaps += ("outputs",)
     return gaps
