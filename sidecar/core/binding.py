@@ -8,10 +8,11 @@ one span tells counts for spans that came before it, too: `Bindings` is asked ag
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from msgspec import Struct
 
-from sidecar.core.digests import remember
+from sidecar.core.digests import bare, remember
 from sidecar.core.events import SessionKey
 from sidecar.core.history import walk
 from sidecar.core.semconv.facts import Facts
@@ -21,6 +22,7 @@ from sidecar.core.span import Span
 MAX_TRACES, MAX_SPANS_OF_TRACE, MAX_THREADS = 50_000, 4096, 50_000
 MAX_STRANGERS, MAX_SPANS_OF_STRANGER = 10_000, 64
 MAX_ANCESTORS = 64
+MAX_HOSTS, MAX_HOSTS_OF_NAME = 4096, 32
 MAX_NAME = 128
 """Longest name, id or version of an agent; of a longer one the head."""
 
@@ -32,6 +34,17 @@ class Named(Struct, frozen=True):
     id: str
     version: str
     is_run: bool
+
+
+class Host(Struct, frozen=True):
+    """A span that tells all of a call; another library's span of the same call may stand within its time, in a trace of
+    its own."""
+
+    trace_id: str
+    span_id: str
+    start_ns: int
+    end_ns: int
+    resource: dict[str, Any]
 
 
 class Trace(Struct):
@@ -66,6 +79,8 @@ class Bindings:
         self._strangers: dict[tuple[str, str], dict[str, str]] = {}
         self.threads: dict[tuple[str, bytes], SessionKey] = {}
         self._continued: dict[tuple[str, bytes], SessionKey] = {}
+        self._hosts: dict[tuple[str, str], dict[str, Host]] = {}
+        self._guests: dict[tuple[str, str], Host] = {}
         self.stirred: dict[tuple[str, str], None] = {}
         self.touched: Callable[[tuple[str, str]], None] = lambda key: None
         self.gone: Callable[[tuple[str, str]], None] = lambda key: None
@@ -88,6 +103,8 @@ class Bindings:
             remember(trace.parents, place, span.parent_id, MAX_SPANS_OF_TRACE)
             if stirs and facts.kind == "context":
                 self._stir(key)
+        if facts.kind in ("tool", "model") and span.signal == "span":
+            self._note_host(realm, span, facts)
         if facts.session:
             claim = SessionKey(realm, clean_id(facts.session))
             if place not in trace.claims:
@@ -101,6 +118,37 @@ class Bindings:
                 remember(trace.agents, place, named, MAX_SPANS_OF_TRACE)
                 if stirs:
                     self._stir(key)
+
+    def _note_host(self, realm: str, span: Span, facts: Facts) -> None:
+        """A root that tells no content is the guest of the one span of the same process which does and is about the
+        same call, if there is one: two libraries in one process, each with traces of its own."""
+        name = (realm, bare(facts.tool) if facts.kind == "tool" else f"model {facts.model} {facts.output_tokens}")
+        is_told = facts.arguments is not None if facts.kind == "tool" else facts.outputs is not None
+        mine = Host(span.trace_id, span.span_id, span.start_ns, span.end_ns, span.resource)
+        hosts = self._hosts.get(name)
+        if is_told:
+            hosts = {} if hosts is None else hosts
+            remember(hosts, span.span_id, mine, MAX_HOSTS_OF_NAME)
+            remember(self._hosts, name, hosts, MAX_HOSTS)
+        elif not span.parent_id and not facts.session:
+            lonely = (realm, f"{span.trace_id}:{span.span_id}")
+            around = [host for host in (hosts or {}).values() if _is_around(host, mine)]
+            if len(around) == 1 and lonely not in self._guests:
+                remember(self._guests, lonely, around[0], MAX_HOSTS)
+
+    def host_place(self, realm: str, span: Span) -> str:
+        """The span that tells what `span` keeps to itself, as ``trace_id:span_id``; "" where there is none."""
+        host = self._guests.get((realm, f"{span.trace_id}:{span.span_id}")) if self._guests else None
+        return "" if host is None else f"{host.trace_id}:{host.span_id}"
+
+    def host_session(self, realm: str, span: Span) -> SessionKey | None:
+        """The session of the span that `host_place` names, where it is known."""
+        host = self._guests.get((realm, f"{span.trace_id}:{span.span_id}")) if self._guests else None
+        trace = None if host is None else self.traces.get((realm, host.trace_id))
+        if host is None or trace is None:
+            return None
+        places = (host.span_id, *_above(trace, trace.parents.get(host.span_id, "")))
+        return next((trace.claims[place] for place in places if place in trace.claims), trace.session)
 
     def _note_stranger(self, key: tuple[str, str], span: Span) -> None:
         trace = self.traces.get(key)
@@ -218,6 +266,11 @@ class Bindings:
         """A call of `session` has ended with this history; the session that has gone on from there already, if any."""
         remember(self.threads, (realm, chain), session, MAX_THREADS)
         return self._continued.pop((realm, chain), None)
+
+
+def _is_around(host: Host, guest: Host) -> bool:
+    within = host.start_ns <= guest.start_ns and guest.end_ns <= host.end_ns
+    return within and host.trace_id != guest.trace_id and host.resource == guest.resource
 
 
 def _above(trace: Trace, place: str) -> Iterator[str]:

@@ -34,6 +34,7 @@ class Act(Struct, gc=False):
     Attributes:
         digest: Of bare tool name and arguments; b"" when the arguments are not known.
         asked_as: The model's own id of the call, where the gate or the span has another.
+        wished: Whether a message that gives it no id has told of it.
         source: Who told of it first: the gate, a tool span, or a model's message.
         span: ``trace_id:span_id`` of its best evidence.
         places: All spans and records that told of it, the latest `MAX_PLACES_OF_ACT`.
@@ -55,6 +56,7 @@ class Act(Struct, gc=False):
     result: bytes = b""
     gated: bool = False
     asked_as: str = ""
+    wished: bool = False
 
     def told_by(self, place: str) -> None:
         """Remembers that the span `place` has told of it."""

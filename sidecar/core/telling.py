@@ -113,6 +113,13 @@ class Telling:
             return
         if call_id in session.intents and (in_history or session.intents[call_id].arguments == part.value):
             return
+        if not part.id:  # no name to know it by: the first such call that no message has told of
+            for act in session.acts.values():
+                same = act.digest == digest if act.digest else bare(act.tool) == bare(part.name)
+                if same and not act.wished and act.source != "message" and abs(act.started_ns - self._end_ns) < JOIN_NS:
+                    act.wished = True
+                    weaver.tell_arguments(session, act, intent, self._events)
+                    return
         for act in session.acts.values():  # the act was told first, by one who does not know this call id
             same = act.digest == digest if act.digest else bare(act.tool) == bare(part.name)
             if same and self._is_unnamed(act):

@@ -157,6 +157,9 @@ class Weaver:
 
     def _weave(self, record: Record, facts: Facts, now_ns: int, *, begin: bool, end: bool) -> list[Event]:
         span = record.span
+        if facts.kind == "model" and self.bindings.host_place(record.speaker.realm, span):
+            self.duplicates += end
+            return []
         session = self._session_of(record.speaker, span, facts, now_ns)
         told, span = span, oddities.date(session, span, record.arrived_ns)
         agent = self._agent_of(session, record.speaker, span)
@@ -293,7 +296,7 @@ class Weaver:
             if trace.session is not None:
                 self.bind(trace.session, claim, now_ns)
             trace.session, trace.claimed = claim, True
-        key = bindings.claim_of(realm, span) or trace.session
+        key = bindings.claim_of(realm, span) or trace.session or bindings.host_session(realm, span)
         if key is None or not trace.claimed:
             thread = bindings.thread(realm, facts)
             if key is None:
@@ -404,6 +407,10 @@ class Weaver:
                 act.span = place
             act.scope = self._same(span.scope)
             act.told_by(place)
+            if facts.tool and not act.tool:
+                act.tool = self._same(facts.tool)
+                if not digest:
+                    self._started(session, agent, act, None, facts.description, facts.withheld, (), events)
             if digest and act.digest != digest:
                 if act.digest and act.source == "gate":
                     text = "the act that ran has other arguments than the one that was asked for"
@@ -537,10 +544,13 @@ class Weaver:
         self, session: Session, call_id: str, digest: bytes, tool: str, at_ns: int, scope: str, span: Span | None = None
     ) -> Act | None:
         """The act that this telling is about, if it is known already."""
-        if call_id and (act := session.acts.get(call_id)) is not None and not _another(act, digest, scope, span):
+        act = session.acts.get(call_id) if call_id else None
+        if act is not None and (
+            self._is_within(session, act, digest, tool, span) or not _another(act, digest, scope, span)
+        ):
             return act
         for act in reversed(session.acts.values()):
-            if span is not None and self._is_within(session, act, digest, tool, span):
+            if self._is_within(session, act, digest, tool, span):
                 return act
             if call_id and act.call_id and act.call_id != call_id:
                 continue
@@ -554,14 +564,17 @@ class Weaver:
             return act
         return None
 
-    def _is_within(self, session: Session, act: Act, digest: bytes, tool: str, span: Span) -> bool:
+    def _is_within(self, session: Session, act: Act, digest: bytes, tool: str, span: Span | None) -> bool:
         """Whether a span stands within one that told of `act`, or round it, and is about the same call: a wrapper, or
         the other side of it."""
-        if digest and act.digest and digest != act.digest:
+        if span is None or (digest and act.digest and digest != act.digest):
             return False
-        if bare(tool) != bare(act.tool):
+        if tool and act.tool and bare(tool) != bare(act.tool):
             return False
-        return any(self.bindings.is_nested(session.key.realm, span, place) for place in act.places[-2:])
+        host = self.bindings.host_place(session.key.realm, span)
+        return any(
+            place == host or self.bindings.is_nested(session.key.realm, span, place) for place in act.places[-2:]
+        )
 
     def act_called(self, session: Session, call_id: str) -> Act | None:
         """The act that a model's message calls so."""

@@ -57,7 +57,7 @@ def test_a_text_that_begins_with_a_bracket_is_not_cut() -> None:
 
 def test_overflow_where_the_senders_sdk_dropped_attributes() -> None:
     loom = Loom()
-    loom.take(chat([user("a")], [assistant("b")], session="s", dropped=3))
+    loom.take(chat([user("a")], session="s", dropped=3))
     assert reasons(loom) == ["overflow"]
 
 

@@ -90,11 +90,11 @@ def tell(facts: Facts, *, arguments: Any, result: Any) -> None:
 
 
 def failure(span: Span) -> str | None:
-    """The words of an error: the exception's message, else the status message, else the error's type."""
+    """The words of an error: the exception's message, else the status message; its type alone says too little."""
     for event in span.events:
         if event.name == "exception" and (said := event.attributes.get("exception.message")):
             return text(said)
-    return span.status_message or text(span.attributes.get("error.type")) or None
+    return span.status_message or None
 
 
 def _retrieval(span: Span, operation: str) -> Facts:
