@@ -18,16 +18,35 @@ def text_digest(text: str) -> bytes:
 
 def act_digest(tool: str, arguments: Any) -> bytes:
     """16 bytes that stand for a tool call, whatever the order of its arguments."""
+    return blake2b(
+        bare(tool).encode("utf-8", "surrogatepass") + b"\0" + arguments_digest(arguments), digest_size=16
+    ).digest()
+
+
+def arguments_digest(arguments: Any) -> bytes:
+    """16 bytes that stand for a call's arguments, whatever their order; b"" for None, which is not known."""
+    if arguments is None:
+        return b""
     try:
         body = arguments.encode("utf-8", "surrogatepass") if isinstance(arguments, str) else _encode(arguments)
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
         body = repr(arguments).encode("utf-8", "backslashreplace")
-    return blake2b(bare(tool).encode("utf-8", "surrogatepass") + b"\0" + body, digest_size=16).digest()
+    return blake2b(body, digest_size=16).digest()
 
 
 def bare(tool: str) -> str:
     """A tool's name without what frameworks put in front: the last of its dotted or double-underscored parts."""
     return tool.rsplit("__", 1)[-1].rsplit(".", 1)[-1].strip().lower()
+
+
+def is_same_tool(one: str, other: str) -> bool:
+    """Whether two names are one tool's, of which one may bear a plugin's or a server's name in front."""
+    one, other = bare(one), bare(other)
+    if one == other:
+        return True
+    if len(one) < len(other):
+        one, other = other, one
+    return len(other) > 2 and one.endswith(other) and one[-len(other) - 1] in "-/:"
 
 
 def event_id(*parts: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from sidecar.core.digests import act_digest, bare, event_id, remember, text_digest
+from sidecar.core.digests import arguments_digest, event_id, is_same_tool, remember, text_digest
 from sidecar.core.events import Agent, Event, Message, Reasoning
 from sidecar.core.history import ASSISTANT
 from sidecar.core.reading import Reading
@@ -106,7 +106,7 @@ class Telling:
         known = weaver.act_called(session, call_id)
         if known is not None and known.ended and known.ended_ns < self._start_ns and not in_history:
             known = None  # an id used again: that act was over before the model wanted this one
-        digest = b"" if known is not None and in_history else act_digest(part.name, part.value)
+        digest = b"" if known is not None and in_history else arguments_digest(part.value)
         if known is not None and (in_history or known.digest in (digest, b"") or not known.ended):
             if not known.digest:
                 weaver.tell_arguments(session, known, intent, self._events)
@@ -115,13 +115,13 @@ class Telling:
             return
         if not part.id:  # no name to know it by: the first such call that no message has told of
             for act in session.acts.values():
-                same = act.digest == digest if act.digest else bare(act.tool) == bare(part.name)
+                same = is_same_tool(act.tool, part.name) and act.digest in (digest, b"")
                 if same and not act.wished and act.source != "message" and abs(act.started_ns - self._end_ns) < JOIN_NS:
                     act.wished = True
                     weaver.tell_arguments(session, act, intent, self._events)
                     return
         for act in session.acts.values():  # the act was told first, by one who does not know this call id
-            same = act.digest == digest if act.digest else bare(act.tool) == bare(part.name)
+            same = is_same_tool(act.tool, part.name) and act.digest in (digest, b"")
             if same and self._is_unnamed(act):
                 self._name(act, call_id)
                 weaver.tell_arguments(session, act, intent, self._events)
@@ -158,14 +158,14 @@ class Telling:
     def _oldest_call(self, tool: str) -> str:
         """The call that a response without an id answers, "" where none waits for one."""
         for intent in self._session.intents.values():
-            if not tool or bare(intent.tool) == bare(tool):
+            if not tool or is_same_tool(intent.tool, tool):
                 return intent.call_id
         return ""
 
     def _gated_act(self, intent: Intent) -> Act | None:
         """The act that the gate was asked about with other arguments than the model's: defaults added, types made."""
         for act in self._session.acts.values() if self._session.gated else ():
-            if act.source == "gate" and bare(act.tool) == bare(intent.tool) and self._is_unnamed(act):
+            if act.source == "gate" and is_same_tool(act.tool, intent.tool) and self._is_unnamed(act):
                 self._name(act, intent.call_id)
                 self._weaver.tell_arguments(self._session, act, intent, self._events)
                 return act

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from sidecar.core import oddities, semconv
 from sidecar.core.binding import MAX_NAME, Bindings, Named
-from sidecar.core.digests import Known, act_digest, bare, event_id, remember, text_digest
+from sidecar.core.digests import Known, arguments_digest, event_id, is_same_tool, remember, text_digest
 from sidecar.core.events import (
     NO_AGENT,
     Agent,
@@ -180,7 +180,7 @@ class Weaver:
             act = None
             if begin:
                 act = self._begin_act(session, agent, span, facts, place, events)
-            if end:
+            if end and (span.signal == "span" or facts.result is not None or facts.failed):
                 self._end_act(session, agent, span, facts, place, events, act)
         elif facts.kind == "model":
             if end:
@@ -198,7 +198,7 @@ class Weaver:
         session.gated = True
         if asked.agent != NO_AGENT:
             self._plays(session, asked.agent)
-        digest = act_digest(asked.tool, asked.arguments)
+        digest = arguments_digest(asked.arguments)
         intent = self._take_intent(session, asked.call_id, digest, asked.tool)
         act = self._find_act(session, asked.call_id, digest, asked.tool, asked.at_ns, "gate")
         new = act is None
@@ -370,7 +370,7 @@ class Weaver:
         session.saw_tool_span = True
         session.unseen.clear()
         start_ns = span.start_ns or span.end_ns
-        digest = b"" if facts.arguments is None else act_digest(facts.tool, facts.arguments)
+        digest = arguments_digest(facts.arguments)
         call_id = facts.call_id
         intent = self._take_intent(session, call_id, digest, facts.tool)
         if intent is not None and not call_id:
@@ -398,7 +398,7 @@ class Weaver:
             arguments, withheld, unscored = facts.arguments, facts.withheld, facts.unscored
             if arguments is None and intent is not None and intent.arguments is not None:
                 arguments = intent.arguments  # the model's message tells what the span withholds
-                act.digest = act_digest(intent.tool, arguments)
+                act.digest = arguments_digest(arguments)
                 withheld = tuple(field for field in withheld if field != "arguments")
                 unscored = tuple(reason for reason in unscored if reason != "withheld")
             self._started(session, agent, act, arguments, facts.description, withheld, unscored, events)
@@ -450,7 +450,7 @@ class Weaver:
         self, session: Session, agent: Agent, span: Span, facts: Facts, place: str, events: list[Event], act: Act | None
     ) -> None:
         if act is None:
-            digest = b"" if facts.arguments is None else act_digest(facts.tool, facts.arguments)
+            digest = arguments_digest(facts.arguments)
             act = self._act_of_span(session, place) or self._find_act(
                 session, facts.call_id, digest, facts.tool, span.start_ns or span.end_ns, span.scope, span
             )
@@ -493,7 +493,7 @@ class Weaver:
 
     def tell_arguments(self, session: Session, act: Act, intent: Intent, events: list[Event]) -> None:
         """A model's message tells the arguments of an act; they are judged unless they are known already."""
-        digest = act_digest(intent.tool, intent.arguments)
+        digest = arguments_digest(intent.arguments)
         if intent.arguments is not None and digest != act.digest:
             act.digest = digest
             unscored = ("cut",) if intent.cut else ()
@@ -507,7 +507,7 @@ class Weaver:
                 event_id=self._event_id(session, intent.call_id, f"{intent.span}:{intent.call_id}"),
                 tool=self._same(intent.tool),
                 call_id=intent.call_id,
-                digest=b"" if intent.arguments is None else act_digest(intent.tool, intent.arguments),
+                digest=arguments_digest(intent.arguments),
                 started_ns=intent.at_ns,
                 source="message",
                 span=intent.span,
@@ -554,9 +554,10 @@ class Weaver:
                 return act
             if call_id and act.call_id and act.call_id != call_id:
                 continue
-            if act.scope and (span is None or act.scope == scope):
+            answers = span is not None and span.signal == "log" and not digest and not act.ended
+            if act.scope and (span is None or act.scope == scope) and not answers:
                 continue  # one instrumentation tells a call once, and the gate is asked before: this is another call
-            same = act.digest == digest if act.digest and digest else bare(act.tool) == bare(tool)
+            same = is_same_tool(act.tool, tool) and (not act.digest or not digest or act.digest == digest)
             if not same or abs(at_ns - act.started_ns) > JOIN_NS:
                 continue
             if act.ended and (span is None or at_ns > act.ended_ns):
@@ -569,7 +570,7 @@ class Weaver:
         the other side of it."""
         if span is None or (digest and act.digest and digest != act.digest):
             return False
-        if tool and act.tool and bare(tool) != bare(act.tool):
+        if tool and act.tool and not is_same_tool(tool, act.tool):
             return False
         host = self.bindings.host_place(session.key.realm, span)
         return any(
@@ -588,11 +589,9 @@ class Weaver:
         if call_id and (intent := session.intents.pop(call_id, None)) is not None:
             return intent
         for intent in session.intents.values():
-            if digest:
-                same = act_digest(intent.tool, intent.arguments) == digest
-            else:
-                same = not call_id and bare(intent.tool) == bare(tool)
-            if same:
+            if not is_same_tool(intent.tool, tool):
+                continue
+            if arguments_digest(intent.arguments) == digest if digest else not call_id:
                 return session.intents.pop(intent.call_id)
         return None
 
@@ -600,7 +599,7 @@ class Weaver:
         act = self._act_of_span(session, place)
         if act is None:
             return
-        digest = b"" if facts.arguments is None else act_digest(facts.tool, facts.arguments)
+        digest = arguments_digest(facts.arguments)
         result = b"" if facts.result is None else text_digest(plain_text(facts.result))
         if (digest and act.digest and digest != act.digest) or (result and act.result and result != act.result):
             self._conflict(session, agent, span, place, act.event_id)
@@ -744,8 +743,8 @@ class Weaver:
             if part.id:
                 act = self.act_called(session, part.id)
                 return part.id in session.intents or (act is not None and bool(act.digest))
-            digest = act_digest(part.name, part.value)
-            return any(act.digest == digest for act in session.acts.values())
+            digest = arguments_digest(part.value)
+            return any(act.digest == digest and is_same_tool(act.tool, part.name) for act in session.acts.values())
         if part.type == "response" and part.id:
             act = self.act_called(session, part.id)
             return act is not None and act.ended and bool(act.result)
