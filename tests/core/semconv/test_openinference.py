@@ -580,7 +580,7 @@ values = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(
     st.dictionaries(st.sampled_from(KEYS), values, max_size=10),
     st.sampled_from(["LLM", "TOOL", "AGENT", "CHAIN", "RETRIEVER", "EMBEDDING", "", None, 5]),
