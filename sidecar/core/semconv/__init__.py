@@ -68,7 +68,7 @@ def read(span: Span) -> Facts | None:
             return None
         told = [Facts(kind="context")]
     facts = told[0] if len(told) == 1 else merged(told)
-    if facts.kind == "tool" and facts.arguments is None and "arguments" in facts.withheld and fallback.claims(span):
+    if facts.kind == "tool" and _is_wanting(facts) and fallback.claims(span):
         fallback.filled(facts, span)
     get = span.attributes.get
     for field, names in IDENTITY.items():
@@ -76,6 +76,11 @@ def read(span: Span) -> Facts | None:
             setattr(facts, field, text(value))
     facts.session = session or facts.session
     return judged(facts, span)
+
+
+def _is_wanting(facts: Facts) -> bool:
+    """Whether a tool call lacks what other keys of its span may tell: whose call it is, its arguments."""
+    return not (facts.tool or facts.call_id) or (facts.arguments is None and "arguments" in facts.withheld)
 
 
 def merged(told: Sequence[Facts]) -> Facts:

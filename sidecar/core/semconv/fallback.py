@@ -103,6 +103,13 @@ _GENERIC = frozenset(("run", "call", "calls", "execute", "execution", "start", "
 _RUNS = ("run ", "running ", "call ", "calling ", "invoke ", "execute ")
 _RUNNERS = frozenset(("invoker", "executor", "node", "runner", "manager", "dispatcher", "caller", "broker"))
 _SPEAKERS = frozenset(("system", "user", "assistant", "tool", "developer", "human", "ai", "function", "model", "bot"))
+_SPEAKERS_ALONE = frozenset(("user", "bot"))
+"""Kinds that say who speaks only where they are a record's own, not those of somebody it is about."""
+_SPEAKER_KEYS = {
+    "role": _SPEAKERS, "type": frozenset(("human", "ai")),
+    **dict.fromkeys(("sender", "author", "from", "speaker"), frozenset(("user", "assistant", "human", "ai", "bot"))),
+}  # fmt: skip
+"""Keys that say who speaks, and the values which say it beyond doubt."""
 _SAID = ("content", "parts", "text", "tool_calls", "toolCalls", "function_call", "tool_call_id", "toolCallId", "name")
 _HINTS = ("tool", "Tool", "TOOL", "role", "function", "action_input", "prompt", "llm", "LLM", "completion", "user_",
           "assistant_", "agent_", "question", "Action", "_message")  # fmt: skip
@@ -114,8 +121,12 @@ _WRONG = frozenset(("error", "failed", "failure", "err", "fail"))
 _TYPES = ("string", "integer", "number", "boolean", "object", "array", "any", "null", "str", "int")
 _REACT = ("Thought:", "Action:")
 _RIGHT = frozenset(("", "false", "none", "null", "0", "ok"))
-_SESSIONS = frozenset(name for name in IDENTITY["session"] if "." not in name) | {"sessionId", "conversationId",
-                                                                                 "threadId", "chat_id"}  # fmt: skip
+_OWNERS = {
+    **{name: field for field, names in IDENTITY.items() for name in names if "." not in name},
+    **dict.fromkeys(("sessionId", "conversationId", "threadId", "chat_id", "chatId"), "session"),
+    "agentName": "agent_name", "agentId": "agent_id", "userId": "user",
+}  # fmt: skip
+"""Last parts of the keys in a log's body that say whose it is."""
 
 
 class Found(Struct):
@@ -156,10 +167,11 @@ def claims(span: Span) -> bool:
     points = 0
     for key, value in span.attributes.items():
         told = known(key) or meaning(key)
+        if type(value) is dict:
+            return True  # a group of further keys
         if told is NOTHING:
-            if type(value) is dict:
-                return True
-        elif told.field == "kind":
+            continue
+        if told.field == "kind":
             if type(value) is str and len(value) <= 64:
                 points += _kind(value, told.weight)[1]
         elif told.field in _HOLDERS and (type(value) is not str or value[:1] in ("{", "[")):
@@ -211,7 +223,7 @@ def read(span: Span) -> Facts | None:
     """Facts of a span or record that has enough evidence of an act, else None."""
     found = _gathered(span)
     if (message := _spoken(found)) is not None:
-        return _with_session(_one_message(message, found, span), found)
+        return _whose(_one_message(message, found, span), found, span)
     named, points, called = _named(span)
     kind = _decided(found, span, named, points)
     match kind:
@@ -223,7 +235,7 @@ def read(span: Span) -> Facts | None:
             facts = _agent(found, span, kind)
         case _:
             facts = _of_events(span) if span.events else None
-    return _with_session(facts, found)
+    return _whose(facts, found, span)
 
 
 def filled(facts: Facts, span: Span) -> None:
@@ -237,6 +249,8 @@ def filled(facts: Facts, span: Span) -> None:
         facts.arguments, facts.cut = other.arguments, tuple({**dict.fromkeys(facts.cut), **dict.fromkeys(other.cut)})
     if facts.result is None:
         facts.result = other.result
+    if not facts.call_id:
+        facts.tool = facts.tool or other.tool
     facts.withheld = tuple(field for field in facts.withheld if getattr(facts, field) is None)
 
 
@@ -264,13 +278,13 @@ def _of_events(span: Span) -> Facts | None:
                  outputs=(Turn("assistant", calls),) if calls else None)  # fmt: skip
 
 
-def _with_session(facts: Facts | None, found: Found) -> Facts | None:
-    """Facts with the session that a log's body names."""
-    if facts is not None:
+def _whose(facts: Facts | None, found: Found, span: Span) -> Facts | None:
+    """Facts with the session, the agent and the user that a log's body names."""
+    if facts is not None and span.signal == "log":
         for path, value in found.flat.items():
-            if isinstance(value, str) and value and path.rpartition(".")[2] in _SESSIONS:
-                facts.session = value
-                break
+            field = _OWNERS.get(path.rpartition(".")[2])
+            if field and isinstance(value, str) and value and not getattr(facts, field):
+                setattr(facts, field, value)
     return facts
 
 
@@ -283,7 +297,9 @@ def _gathered(span: Span, *, named: bool = True) -> Found:
     for field, tree in found.numbered.items():
         found.values.setdefault(field, (0, _listed(tree)))
     if named and span.signal == "span" and len(span.name) <= 64:
-        _take_kind(found, span.name, 2)
+        kind, points = _kind(span.name, 2)
+        if kind not in ("user", "final"):
+            found.said[kind] = max(points, found.said.get(kind, 0))
     if span.signal == "log":
         body = span.body
         if isinstance(body, str):
@@ -328,9 +344,11 @@ def _pairs(text: str) -> dict[str, Any]:
     """The pairs of ``tool_call tool=send args={"to": "a b"} note="x y"``; the words between them under ``message``."""
     fields: dict[str, Any] = {}
     loose: list[str] = []
-    at = 0
+    at, equals = 0, text.find("=")
     while at < len(text) and len(fields) < MAX_FIELDS:
-        equals, space = text.find("=", at), text.find(" ", at)
+        space = text.find(" ", at)
+        if 0 <= equals < at:
+            equals = text.find("=", at)
         if equals < 0:
             loose.append(text[at:])
             break
@@ -409,7 +427,7 @@ def _take(found: Found, path: str, value: Any, depth: int = 0) -> None:
         _gather(found, value, f"{path}.", depth + 1)
         return
     if field == "kind":
-        if isinstance(value, str) and len(value) <= 64:
+        if isinstance(value, str) and len(value) <= 64 and ("." not in path or value.lower() not in _SPEAKERS_ALONE):
             _take_kind(found, value, told.weight)
         return
     if not field or not _fits(field, value):
@@ -569,7 +587,9 @@ def _decided(found: Found, span: Span, named: str, points: int) -> str:
     talk = talk or (3 if isinstance(found.best("calls"), list) and found.best("calls") else 0)
     pair = 1 if "in" in found.values and "out" in found.values else 0
     arguments = found.best("arguments")
-    whole = 1 if found.weights.get("arguments") and isinstance(structured(arguments)[0], dict) else 0
+    if arguments is None and found.weights.get("name") == 2:  # {"tool": "send", "input": {…}}
+        arguments = found.best("in")
+    whole = 1 if isinstance(_structure(arguments), dict) or (found.weights.get("name") == 2 and pair) else 0
     tool = found.weight("name", "arguments", "result", "call_id", "call", "thought") + whole
     usage = min(2, found.weight("model", "input_tokens", "output_tokens"))
     model = max(found.weight("inputs", "outputs"), talk) + usage
@@ -585,7 +605,10 @@ def _decided(found: Found, span: Span, named: str, points: int) -> str:
     for kind in ("user", "final"):
         if found.said.get(kind):
             agent = max(agent, found.said[kind] + (found.best("text", kind, "in", "out") is not None))
-    callable_ = found.best("name") is not None or (named == "tool" and bool(found.best("arguments", "result", "in")))
+    by_name = span.signal == "span" and found.weights.get("arguments", 0) >= 2 and " " not in span.name
+    callable_ = (
+        found.best("name") is not None or by_name or (named == "tool" and bool(found.best("arguments", "result", "in")))
+    )
     if named == "tool" and points >= ENOUGH:
         callable_ = True
     scores = {"tool": tool if callable_ or said_tool else 0, "model": model, "agent": agent}
@@ -642,7 +665,8 @@ def _spoken(found: Found) -> dict[str, Any] | None:
     """The message that a record holds: a role, and what was said beside it."""
     for path, value in found.flat.items():
         head, _, last = path.rpartition(".")
-        if last == "role" and isinstance(value, str) and value.lower() in _SPEAKERS and meaning(path).field == "role":
+        who = _SPEAKER_KEYS.get(last)
+        if who is not None and isinstance(value, str) and value.lower() in who and path.count(".") <= 1:
             head = f"{head}." if head else ""
             told = {name: found.flat[head + name] for name in _SAID if head + name in found.flat}
             if any(name in told for name in _SAID[:-2]):

@@ -23,8 +23,7 @@ def claims(span: Span) -> bool:
     attributes = span.attributes
     return (
         "model_request_parameters" in attributes
-        or "tool_arguments" in attributes
-        or "tool_response" in attributes
+        or ("gen_ai.tool.name" in attributes and ("tool_arguments" in attributes or "tool_response" in attributes))
         or "all_messages_events" in attributes
         or "pydantic_ai.all_messages" in attributes
         or ("final_result" in attributes and "agent_name" in attributes)

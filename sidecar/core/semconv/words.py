@@ -53,7 +53,7 @@ ORDINARY = frozenset((
 OWNED = frozenset(("langsmith", "openinference", "traceloop"))
 """First parts of keys which a mapper of their own knows better."""
 
-_TOOL = frozenset(("tool", "tools"))
+_TOOL = frozenset(("tool", "tools", "toolcall", "tooluse"))
 _FUNCTION = frozenset(("function", "func", "skill", "plugin"))
 _MODEL = frozenset(("llm", "lm", "model", "generation", "chat", "completion"))
 _AGENT = frozenset(("agent", "assistant", "bot"))
@@ -215,7 +215,7 @@ def _whose(last: str, prev: str, before: list[str], *, whose_tool: bool, whose_f
     if last in _SAID and prev in _USER:
         return Meaning("user", 2, 2)
     if last in _INPUTS:
-        if whose_tool or prev == "action":
+        if whose_tool or prev == "action":  # of ReAct: the very words `action_input`
             return Meaning("arguments", 3 if prev == "action" else 2, 3)
         if whose_function:
             return Meaning("arguments", 1, 2)
@@ -234,6 +234,8 @@ def _whose(last: str, prev: str, before: list[str], *, whose_tool: bool, whose_f
         of_a_step = prev in ("span", "observation", "run", "step", "node", "entity", "operation", "metadata", "event",
                              "component", "ai")  # fmt: skip
         return Meaning("kind", 3 if of_a_step or last == "subtype" else 2, 1)
+    if last in ("payload", "request", "query", "body") and prev in _TOOL:
+        return Meaning("arguments", 2, 1)
     if last in ("query", "utterance"):
         return Meaning("in", 0, 0)
     return NOTHING

@@ -286,6 +286,13 @@ STORIES: dict[str, list[tuple[Span, Any]]] = {
         (named("work", {"agent.tool.name": "send_email", "agent.tool.input": repr(MAIL), "agent.tool.output": SENT}),
          TOOL),
         (named("work", {"tool_call": J({"name": "send_email", "arguments": MAIL}), "tool_result": SENT}), TOOL),
+        (named("work", {"tool": "send_email", "input": J(MAIL), "output": SENT}), TOOL),
+        (named("step", {"step.tool": "send_email", "step.input": J(MAIL), "step.output": SENT}), TOOL),
+        (named("send_email", {"tool.input": J(MAIL), "tool.output": SENT}), TOOL),
+        (named("act", {"agent.action": "send_email", "agent.action.args": J(MAIL), "agent.action.result": SENT}), TOOL),
+        (named("act", {"toolcall.name": "send_email", "toolcall.args": J(MAIL), "toolcall.result": SENT}), TOOL),
+        (named("act", {"tool_name": "send_email", "tool_payload": J(MAIL), "tool_response": SENT}), TOOL),
+        (named("act", {"tool_name": "send_email", "tool_arguments": J(MAIL), "tool_response": SENT}), TOOL),
         (named("call_tool", {"name": "send_email", "arguments": J(MAIL), "output": SENT}), TOOL),
         (named("work", {}, events=(event("tool_call", {"tool": "send_email", "args": J(MAIL)}),
                                    event("tool_result", {"tool": "send_email", "result": SENT}))), TOOL),
@@ -330,6 +337,17 @@ STORIES: dict[str, list[tuple[Span, Any]]] = {
         (record(f"tool_call: send_email({J(MAIL)})"), ("tool", "send_email", MAIL, None)),
         (record({"event": "on_tool_start", "name": "send_email", "data": {"input": MAIL}, "run_id": "r"}),
          ("tool", "send_email", MAIL, None)),
+        (record({"thought": "w", "action": {"tool": "send_email", "args": MAIL}, "observation": SENT}), TOOL),
+        (record({"action": {"name": "send_email", "input": MAIL}, "observation": SENT}), TOOL),
+        (record({"tool": {"name": "send_email", "arguments": J(MAIL)}, "result": {"content": SENT}}), TOOL),
+        (record({"request": {"messages": HISTORY, "model": "x"}, "response": {"choices": [{"message": CALLING}]}}),
+         ("model", ASKED, CALLED)),
+        (record({"type": "human", "content": ASK}), ("agent", [("user", ASK)], None)),
+        (record({"sender": "bot", "text": DONE}), ("agent", None, ANSWERED)),
+        (record({"event": "agent.tool.call", "tool_name": "send_email", "tool_args": MAIL}),
+         ("tool", "send_email", MAIL, None)),
+        (record({"type": "message", "role": "assistant", "content": [
+            {"type": "tool_use", "id": "c1", "name": "send_email", "input": MAIL}]}), ("model", None, CALLED)),
         (record({"type": "tool_use", "id": "c1", "name": "send_email", "input": MAIL}),
          ("tool", "send_email", MAIL, None)),
         (record({"message": {"role": "user", "content": [{"type": "text", "text": ASK}]}, "session_id": "s1"}),
@@ -365,6 +383,12 @@ def test_a_log_that_names_its_session_is_of_that_session() -> None:
         facts = semconv.read(record(J(body)))
         assert facts is not None
         assert facts.session == "s1"
+
+
+def test_a_log_says_whose_agent_and_user_it_is_of() -> None:
+    facts = semconv.read(record(J({"agent_name": "mailer", "user_id": "u1", "event": "tool_call", "tool": "t"})))
+    assert facts is not None
+    assert (facts.agent_name, facts.user) == ("mailer", "u1")
 
 
 @pytest.mark.parametrize("framework", ["langfuse", "mlflow", "spring ai", "home-made spans"])
