@@ -20,7 +20,6 @@ CONTENT_EVENTS = frozenset(("gen_ai.content.prompt", "gen_ai.content.completion"
 TRACEBACK = "Traceback (most recent call last)"
 """LangSmith glues an error's traceback to its words."""
 
-_KEYS = ("langsmith.span.kind", "gen_ai.prompt", "gen_ai.completion")
 _MODEL_HINTS = ("gen_ai.request.model", "gen_ai.response.model", "gen_ai.system", "gen_ai.provider.name")
 
 
@@ -29,9 +28,9 @@ def claims(span: Span) -> bool:
     if span.signal != "span":
         return False
     attributes = span.attributes
-    if any(name in attributes for name in _KEYS):
+    if "langsmith.span.kind" in attributes or "gen_ai.prompt" in attributes or "gen_ai.completion" in attributes:
         return True
-    return any(event.name in CONTENT_EVENTS for event in span.events)
+    return bool(span.events) and any(event.name in CONTENT_EVENTS for event in span.events)
 
 
 def read(span: Span) -> Facts | None:
