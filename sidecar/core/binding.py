@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from sidecar.core.digests import bare, remember
+from sidecar.core.digests import act_digest, bare, remember
 from sidecar.core.events import SessionKey
 from sidecar.core.history import walk
 from sidecar.core.semconv.facts import Facts
@@ -22,7 +22,11 @@ from sidecar.core.span import Span
 MAX_TRACES, MAX_SPANS_OF_TRACE, MAX_THREADS = 50_000, 4096, 50_000
 MAX_STRANGERS, MAX_SPANS_OF_STRANGER = 10_000, 64
 MAX_ANCESTORS = 64
+DID_NS = 60 * 10**9
+"""How far apart a tool's span and a message about the same call may be that neither an id nor a trace joins."""
 MAX_HOSTS, MAX_HOSTS_OF_NAME = 4096, 32
+UNIQUE_CALL_ID = 12
+"""Shortest call id that is taken for unique; shorter ones (`call_1`) name a call only within its session."""
 MAX_NAME = 128
 """Longest name, id or version of an agent; of a longer one the head."""
 
@@ -69,7 +73,8 @@ class Trace(Struct):
 
 class Bindings:
     """Memory: `MAX_TRACES` traces of `MAX_SPANS_OF_TRACE` spans, `MAX_STRANGERS` traces in which no agent has been
-    seen (their parents lead from an agent's spans to its ancestors), `MAX_THREADS` histories and as many continuations.
+    seen (their parents lead from an agent's spans to its ancestors), `MAX_THREADS` histories, continuations and calls,
+    `MAX_HOSTS` names of hosts and guests.
 
     `touched` is called with a trace's key before that trace may change, `gone` when it is forgotten.
     """
@@ -79,6 +84,8 @@ class Bindings:
         self._strangers: dict[tuple[str, str], dict[str, str]] = {}
         self.threads: dict[tuple[str, bytes], SessionKey] = {}
         self._continued: dict[tuple[str, bytes], SessionKey] = {}
+        self._calls: dict[tuple[str, str, bytes], SessionKey] = {}
+        self._did: dict[tuple[str, bytes], tuple[SessionKey | None, int]] = {}
         self._hosts: dict[tuple[str, str], dict[str, Host]] = {}
         self._guests: dict[tuple[str, str], Host] = {}
         self.stirred: dict[tuple[str, str], None] = {}
@@ -243,6 +250,34 @@ class Bindings:
         return _above(trace, span.parent_id or trace.parents.get(span.span_id, ""))
 
     # ------------------------------------------------------------ histories
+
+    def by_calls(self, realm: str, facts: Facts, session: SessionKey | None, now_ns: int) -> SessionKey | None:
+        """The session in which a tool call of these messages was told before, by id, tool and arguments.
+
+        For clients that send only the end of a history, or whose instrumentation keeps only that. With `session`, the
+        calls are its own from now on.
+        """
+        found = claimed = None
+        for turn in (*(facts.inputs or ()), *(facts.outputs or ())):
+            for part in turn.parts:
+                if part.type == "call" and len(part.id) >= UNIQUE_CALL_ID and part.value is not None:
+                    name = (realm, part.id, act_digest(part.name, part.value))
+                    found = self._calls.get(name, found)
+                    if session is not None and name not in self._calls:
+                        remember(self._calls, name, session, MAX_THREADS)
+                    did, at_ns = self._did.get((realm, name[2]), (None, 0)) if self._did else (None, 0)
+                    claimed = did if did is not None and abs(now_ns - at_ns) <= DID_NS else claimed
+        return claimed or found
+
+    def did(self, realm: str, facts: Facts, session: SessionKey, now_ns: int) -> None:
+        """A span has told of a tool call in `session`, which names itself: messages without a session may be of it.
+
+        Where two sessions make the same call at about the same time, it says nothing.
+        """
+        name = (realm, act_digest(facts.tool, facts.arguments))
+        known, at_ns = self._did.get(name, (session, now_ns))
+        whose = session if known == session or now_ns - at_ns > DID_NS else None
+        remember(self._did, name, (whose, now_ns), MAX_THREADS)
 
     def thread(self, realm: str, facts: Facts) -> SessionKey | None:
         """The session whose history this model call continues, for clients whose every call is a trace of its own."""

@@ -150,7 +150,7 @@ class Telling:
         if intent is not None:
             act = self._gated_act(intent) or weaver.derive(session, intent, self._events)
         else:
-            act = weaver.act_called(session, call_id)
+            act = weaver.act_called(session, call_id) if call_id else self._oldest_act(part.name)
         if act is None or (act.ended and (act.result or part.value is None)):
             return
         weaver.ended(session, self._agent, act, part.value, False, self._start_ns, (), self._place, self._events)
@@ -161,6 +161,11 @@ class Telling:
             if not tool or is_same_tool(intent.tool, tool):
                 return intent.call_id
         return ""
+
+    def _oldest_act(self, tool: str) -> Act | None:
+        """The act whose result a response without an id tells, if the tool is named and one waits for it."""
+        acts = self._session.acts.values() if tool else ()
+        return next((act for act in acts if not act.result and is_same_tool(act.tool, tool)), None)
 
     def _gated_act(self, intent: Intent) -> Act | None:
         """The act that the gate was asked about with other arguments than the model's: defaults added, types made."""

@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sidecar.core import oddities, semconv
-from sidecar.core.binding import MAX_NAME, Bindings, Named
+from sidecar.core.binding import MAX_NAME, UNIQUE_CALL_ID, Bindings, Named
 from sidecar.core.digests import Known, arguments_digest, event_id, is_same_tool, remember, text_digest
 from sidecar.core.events import (
     NO_AGENT,
@@ -51,8 +51,6 @@ MAX_NAMED_CALLS, MAX_PLACES, MAX_PIECES = 50_000, 4096, 1024
 INTENT_WAIT_NS = 5 * 10**9
 """How long a model's tool call waits for a span or a question at the gate before it counts as run. Tool spans start
 0.4-6 ms after the model span ends (telemetry.md §0); 5 s is the batch delay of the SDK."""
-UNIQUE_CALL_ID = 12
-"""Shortest call id that is taken for unique; shorter ones (`call_1`) name a call only within its session."""
 
 TOOL_FINISH = frozenset(("tool_calls", "tool_call", "tool_use", "tool-calls", "function_call"))
 NOTICES = (
@@ -298,15 +296,19 @@ class Weaver:
             trace.session, trace.claimed = claim, True
         key = bindings.claim_of(realm, span) or trace.session or bindings.host_session(realm, span)
         if key is None or not trace.claimed:
-            thread = bindings.thread(realm, facts)
+            thread = bindings.by_calls(realm, facts, None, span.end_ns) or bindings.thread(realm, facts)
             if key is None:
                 self.unbound += thread is None
                 key = trace.session = thread or SessionKey(realm, f"trace:{span.trace_id}")
             elif thread is not None and self.table.resolve(thread) != self.table.resolve(key):
                 self.bind(key, thread, now_ns)
                 key = trace.session = thread
-            if facts.kind == "model" and thread is None:
-                bindings.continues(realm, facts, key)
+            if facts.kind == "model":
+                bindings.by_calls(realm, facts, key, span.end_ns)
+                if thread is None:
+                    bindings.continues(realm, facts, key)
+        if facts.kind == "tool" and facts.session and facts.arguments and not span.parent_id:
+            bindings.did(realm, facts, key, span.end_ns)
         forged = bool(facts.session) and oddities.owner(self.table, key, speaker) is not None
         session = self.table.open(key, now_ns)
         session.grade = speaker.grade
@@ -378,10 +380,11 @@ class Weaver:
         act = self._act_of_span(session, place) if span.signal == "span" else None
         act = act or self._find_act(session, call_id, digest, facts.tool, start_ns, span.scope, span)
         if act is None:
+            told_at = place if span.signal == "span" else f"{place}:{facts.tool}:{digest.hex()}:{start_ns}"
             act = self._remember_act(
                 session,
                 Act(
-                    event_id=self._event_id(session, call_id, place),
+                    event_id=self._event_id(session, call_id, told_at),
                     tool=self._same(facts.tool),
                     call_id=call_id,
                     digest=digest,
