@@ -7,6 +7,7 @@ packages/opentelemetry-instrumentation-*. Content is on by default there, so a f
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -23,6 +24,8 @@ from sidecar.core.span import Span
 STORES = frozenset(("chroma", "chromadb", "pinecone", "qdrant", "milvus", "weaviate", "marqo", "lancedb"))
 """Values of `db.system` that are stores of documents an agent is given to read."""
 MODEL_REQUESTS = frozenset(("chat", "completion"))
+OTHER_REQUESTS = frozenset(("embedding", "embeddings", "rerank", "moderation"))
+"""Values of `llm.request.type`: requests that a model answers with words, and such that it does not."""
 REQUEST_KEYS = ("input", "query", "question", "prompt", "user_input", "user_message", "user_msg", "user_query",
                 "message", "request", "text", "chat_input", "human_input", "query_str",
                 "str_or_query_bundle")  # fmt: skip
@@ -45,6 +48,8 @@ _CLAIMED = frozenset((
 ))  # fmt: skip
 _SPEAKERS = {"user": "user", "human": "user", "system": "system", "assistant": "assistant"}
 _MESSAGE_KEYS = ("content", "tool_call_id", "function_call", "name", "reasoning", "reasoning_content")
+MAX_FIELD_NAME = 96
+"""Longest name of a numbered attribute; the places of 4096 such names are remembered."""
 CALLS = "tool_calls."
 """Where the calls of a message that are numbered themselves are gathered; no field's name has a dot."""
 _CALLBACK = frozenset(("tags", "metadata", "inputs", "kwargs"))
@@ -82,7 +87,7 @@ def read(span: Span) -> Facts | None:
         return _tool(span)
     request = text(attributes.get("llm.request.type"))
     numbers = _numbered(attributes)
-    if request in MODEL_REQUESTS or (not request and (numbers[0] or numbers[1])):
+    if request in MODEL_REQUESTS or (request not in OTHER_REQUESTS and (numbers[0] or numbers[1])):
         return _model(span, numbers)
     if _is_store(span):
         return _store(span)
@@ -216,27 +221,35 @@ def _numbered(attributes: dict[str, Any]) -> tuple[Numbered, Numbered, Numbered]
     A field is ``N.role``, ``N.content``, ``N.tool_calls.M.arguments``…; an instrumentation that knows of one answer
     only leaves the number out.
     """
-    prompts: Numbered = {}
-    completions: Numbered = {}
-    functions: Numbered = {}
+    found: tuple[Numbered, Numbered, Numbered] = ({}, {}, {})
     for name, value in attributes.items():
-        if not name.startswith(_NUMBERED):
+        if not name.startswith(_NUMBERED) or len(name) > MAX_FIELD_NAME or (place := _place(name)) is None:
             continue
-        into = prompts if name.startswith(_PROMPTS) else functions if name.startswith(_FUNCTIONS) else completions
-        words = name.split(".")[3 if into is functions else 2 :]
-        if words[0] in ("role", "content") and len(words) == 1:
-            words.insert(0, "0")
-        number = _number(words[0])
-        if number < 0 or len(words) < 2:
-            continue
-        message = into.setdefault(number, {})
-        if len(words) == 2:
-            message[words[1]] = value
-        elif words[1] == "tool_calls" and len(words) > 3 and (place := _number(words[2])) >= 0:
-            message.setdefault(CALLS, {}).setdefault(place, {})[words[-1]] = value
-        elif words[1] == "function_call":
-            message.setdefault(CALLS, {}).setdefault(0, {})[words[-1]] = value
-    return prompts, completions, functions
+        which, number, field, call = place
+        message = found[which].setdefault(number, {})
+        if call < 0:
+            message[field] = value
+        else:
+            message.setdefault(CALLS, {}).setdefault(call, {})[field] = value
+    return found
+
+
+@lru_cache(maxsize=4096)  # the same few hundred names come with every call of every model
+def _place(name: str) -> tuple[int, int, str, int] | None:
+    """What a numbered attribute is: of a prompt, a completion or a function (0, 1, 2); its number; its field; and the
+    number of the call within the message that it is a field of, -1 for none. None where it is no such attribute."""
+    which = 0 if name.startswith(_PROMPTS) else 2 if name.startswith(_FUNCTIONS) else 1
+    words = name.split(".")[3 if which == 2 else 2 :]
+    if words in (["role"], ["content"]):
+        words.insert(0, "0")
+    number = _number(words[0])
+    if number < 0 or len(words) < 2:
+        return None
+    if len(words) == 2:
+        return which, number, words[1], -1
+    if words[1] == "tool_calls" and len(words) > 3 and (call := _number(words[2])) >= 0:
+        return which, number, words[-1], call
+    return (which, number, words[-1], 0) if words[1] == "function_call" else None
 
 
 def _number(word: str) -> int:

@@ -397,9 +397,13 @@ class TestNumberedMessages:
         assert facts.opaque
         assert facts.unscored == ("opaque",)
 
-    @pytest.mark.parametrize("kind", ["embedding", "rerank", "unknown"])
+    @pytest.mark.parametrize("kind", ["embedding", "rerank", "moderation"])
     def test_a_request_that_asks_no_model_to_speak_is_context(self, kind: str) -> None:
         assert read({"llm.request.type": kind, "gen_ai.prompt.0.content": "some text"}).kind == "context"
+
+    def test_a_request_of_unknown_kind_that_holds_messages_is_the_call_of_a_model(self) -> None:
+        assert read({"llm.request.type": "unknown", "gen_ai.prompt.0.content": "Hi"}).kind == "model"
+        assert read({"llm.request.type": "unknown"}).kind == "context"
 
 
 class TestOverflow:
