@@ -251,8 +251,9 @@ class Bindings:
 
     # ------------------------------------------------------------ histories
 
-    def by_calls(self, realm: str, facts: Facts, session: SessionKey | None, now_ns: int) -> SessionKey | None:
-        """The session in which a tool call of these messages was told before, by id, tool and arguments.
+    def by_calls(self, realm: str, facts: Facts, session: SessionKey | None, now_ns: int) -> list[SessionKey]:
+        """The sessions in which a tool call of these messages was told before: by a span that names its session, and
+        by messages, with the same id, tool and arguments.
 
         For clients that send only the end of a history, or whose instrumentation keeps only that. With `session`, the
         calls are its own from now on.
@@ -267,7 +268,7 @@ class Bindings:
                         remember(self._calls, name, session, MAX_THREADS)
                     did, at_ns = self._did.get((realm, name[2]), (None, 0)) if self._did else (None, 0)
                     claimed = did if did is not None and abs(now_ns - at_ns) <= DID_NS else claimed
-        return claimed or found
+        return [key for key in (claimed, found) if key is not None]
 
     def did(self, realm: str, facts: Facts, session: SessionKey, now_ns: int) -> None:
         """A span has told of a tool call in `session`, which names itself: messages without a session may be of it.

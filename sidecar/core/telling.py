@@ -114,33 +114,17 @@ class Telling:
         if call_id in session.intents and (in_history or session.intents[call_id].arguments == part.value):
             return
         if not part.id:  # no name to know it by: the first such call that no message has told of
-            for act in session.acts.values():
-                same = is_same_tool(act.tool, part.name) and act.digest in (digest, b"")
-                if same and not act.wished and act.source != "message" and abs(act.started_ns - self._end_ns) < JOIN_NS:
-                    act.wished = True
-                    weaver.tell_arguments(session, act, intent, self._events)
+            for one in session.acts.values():
+                same = is_same_tool(one.tool, part.name) and one.digest in (digest, b"")
+                if same and not one.wished and one.source != "message" and abs(one.started_ns - self._end_ns) < JOIN_NS:
+                    one.wished = True
+                    weaver.tell_arguments(session, one, intent, self._events)
                     return
-        for act in session.acts.values():  # the act was told first, by one who does not know this call id
-            same = is_same_tool(act.tool, part.name) and act.digest in (digest, b"")
-            if same and self._is_unnamed(act):
-                self._name(act, call_id)
-                weaver.tell_arguments(session, act, intent, self._events)
-                return
+        if (act := name_act(session, intent)) is not None:  # told first, by one who does not know this call id
+            weaver.tell_arguments(session, act, intent, self._events)
+            return
         remember(session.intents, call_id, intent, MAX_INTENTS)
         weaver.expect(session)
-
-    def _is_unnamed(self, act: Act) -> bool:
-        """Whether no message has told of an act yet, which has no id, or one that the gate's client made."""
-        mine = act.source == "gate" if act.call_id else act.source != "message"
-        return mine and not act.asked_as and abs(act.started_ns - self._end_ns) < JOIN_NS
-
-    def _name(self, act: Act, call_id: str) -> None:
-        """From now on messages call `act` so."""
-        if act.call_id:
-            act.asked_as = call_id
-        else:
-            act.call_id = call_id
-            self._session.acts[call_id] = self._session.acts.pop(act.event_id)
 
     def _response(self, part: Part) -> None:
         session, weaver = self._session, self._weaver
@@ -170,8 +154,8 @@ class Telling:
     def _gated_act(self, intent: Intent) -> Act | None:
         """The act that the gate was asked about with other arguments than the model's: defaults added, types made."""
         for act in self._session.acts.values() if self._session.gated else ():
-            if act.source == "gate" and is_same_tool(act.tool, intent.tool) and self._is_unnamed(act):
-                self._name(act, intent.call_id)
+            if act.source == "gate" and is_same_tool(act.tool, intent.tool) and _is_unnamed(act, intent):
+                _name(self._session, act, intent.call_id)
                 self._weaver.tell_arguments(self._session, act, intent, self._events)
                 return act
         return None
@@ -190,6 +174,31 @@ class Telling:
             "at_ns": self._end_ns,
             "spans": (self._place,),
         }
+
+
+def name_act(session: Session, intent: Intent) -> Act | None:
+    """The act that a model's wish is about and that no message has told of, called by the wish's id from now on."""
+    digest = arguments_digest(intent.arguments)
+    for act in session.acts.values():
+        if is_same_tool(act.tool, intent.tool) and act.digest in (digest, b"") and _is_unnamed(act, intent):
+            _name(session, act, intent.call_id)
+            return act
+    return None
+
+
+def _is_unnamed(act: Act, intent: Intent) -> bool:
+    """Whether no message has told of an act yet, which has no id, or one that the gate's client made."""
+    mine = act.source == "gate" if act.call_id else act.source != "message"
+    return mine and not act.asked_as and abs(act.started_ns - intent.at_ns) < JOIN_NS
+
+
+def _name(session: Session, act: Act, call_id: str) -> None:
+    """From now on messages call `act` so."""
+    if act.call_id:
+        act.asked_as = call_id
+    else:
+        act.call_id = call_id
+        session.acts[call_id] = session.acts.pop(act.event_id)
 
 
 def _unscored(reading: Reading) -> tuple[str, ...]:

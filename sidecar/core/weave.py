@@ -45,7 +45,7 @@ from sidecar.core.sessions import (
     clean_id,
 )
 from sidecar.core.span import Record, Span, Speaker
-from sidecar.core.telling import JOIN_NS, Telling
+from sidecar.core.telling import JOIN_NS, Telling, name_act
 
 MAX_NAMED_CALLS, MAX_PLACES, MAX_PIECES = 50_000, 4096, 1024
 INTENT_WAIT_NS = 5 * 10**9
@@ -281,6 +281,9 @@ class Weaver:
         session = self.table.rename(old, new, now_ns)
         if old != session.key:
             self.renamed.append((old, session.key))
+            for intent in list(session.intents.values()):
+                if name_act(session, intent) is not None:
+                    session.intents.pop(intent.call_id, None)
             if self._waiting.pop(old, 0) is None:
                 self._waiting[session.key] = None
         return session
@@ -296,7 +299,10 @@ class Weaver:
             trace.session, trace.claimed = claim, True
         key = bindings.claim_of(realm, span) or trace.session or bindings.host_session(realm, span)
         if key is None or not trace.claimed:
-            thread = bindings.by_calls(realm, facts, None, span.end_ns) or bindings.thread(realm, facts)
+            told = bindings.by_calls(realm, facts, None, span.end_ns)
+            thread = told[0] if told else bindings.thread(realm, facts)
+            if len(told) > 1 and self.table.resolve(told[1]).id.startswith("trace:"):
+                self.bind(told[1], told[0], now_ns)  # the calls before this one are of the session that is named now
             if key is None:
                 self.unbound += thread is None
                 key = trace.session = thread or SessionKey(realm, f"trace:{span.trace_id}")
