@@ -10,7 +10,7 @@ words, and evidence is added up, for each key's field once:
 2      ``tool.name``, ``tool.args``, ``llm.prompt``, ``prompt``, ``completion``, ``question``, ``answer``, ``thought``,
        ``user_input``, ``agent.input``; a kind of one common word in a plain key (``type``: tool); a name with `llm`
 1      ``function.name``, ``args``, ``tool.result``, ``observation``, ``call_id``, ``model``, tokens; arguments that
-       are an object; input with output where the name speaks of a model or an agent; a span's name ``run x``
+       are an object; input with output where a name speaks of a tool, a model or an agent; a span's name ``run x``
 0      ``input``, ``output``, ``action``, ``name``, ``text``: content where something else says whose
 =====  =========================================================================================================
 
@@ -23,6 +23,7 @@ there is an act with arguments withheld. Kinds such as chain, workflow and task 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Final
 
 from msgspec import Struct
@@ -31,6 +32,7 @@ from sidecar.core.digests import bare
 from sidecar.core.semconv.content import arguments_of, is_marker, literal, result_of, structured, unquoted
 from sidecar.core.semconv.facts import Facts, Part, Turn, plain_text
 from sidecar.core.semconv.genai import count, failure, offered
+from sidecar.core.semconv.logtext import MAX_TEXT, REACT, fields_of, object_in, opened
 from sidecar.core.semconv.messages import turns
 from sidecar.core.semconv.names import IDENTITY
 from sidecar.core.semconv.words import FORMS, NOTHING, OWNED, known, meaning, words_of
@@ -46,8 +48,6 @@ MAX_DEPTH = 4
 MAX_PATH = 8
 MAX_EVENTS = 64
 """Events of a span that are read as records of their own."""
-MAX_TEXT = 65_536
-"""Characters of a log's text that is searched for ``key=value`` and for a call in words."""
 
 _ACTS = (
     "tool_call tool_use tool_execution execute_tool tool_invocation tool_invoke tool_start tool_started tool_run "
@@ -119,7 +119,6 @@ _TEXTS = ("text", "content", "question", "query", "prompt", "input", "user_input
           "response", "completion", "result")  # fmt: skip
 _WRONG = frozenset(("error", "failed", "failure", "err", "fail"))
 _TYPES = ("string", "integer", "number", "boolean", "object", "array", "any", "null", "str", "int")
-_REACT = ("Thought:", "Action:")
 _RIGHT = frozenset(("", "false", "none", "null", "0", "ok"))
 _OWNERS = {
     **{name: field for field, names in IDENTITY.items() for name in names if "." not in name},
@@ -165,7 +164,8 @@ def claims(span: Span) -> bool:
     if span.signal == "log" and span.name.startswith("gen_ai."):
         return False  # an event of the conventions, which they know all about
     points = 0
-    for key, value in span.attributes.items():
+    told_here = span.attributes.items()
+    for key, value in told_here if len(told_here) <= MAX_FIELDS else islice(told_here, MAX_FIELDS):
         told = known(key) or meaning(key)
         if type(value) is dict:
             return True  # a group of further keys
@@ -202,7 +202,7 @@ def _may_speak(body: Any) -> bool:
     if isinstance(body, str):
         if body[:1] in ("{", "[") or "=" in body:
             return len(body) <= MAX_TEXT * 16 and any(hint in body for hint in _HINTS)
-        return body[:4].lower() in _HEADS or body.startswith(_REACT) or (len(body) <= 32 and body.lower() in KINDS)
+        return body[:4].lower() in _HEADS or body.startswith(REACT) or (len(body) <= 32 and body.lower() in KINDS)
     return isinstance(body, (dict, list))
 
 
@@ -303,7 +303,7 @@ def _gathered(span: Span, *, named: bool = True) -> Found:
     if span.signal == "log":
         body = span.body
         if isinstance(body, str):
-            body = _opened(body)
+            body = fields_of(body)
         if isinstance(body, dict):
             _gather(found, body, "", 0)
         elif isinstance(body, list):
@@ -312,94 +312,6 @@ def _gathered(span: Span, *, named: bool = True) -> Found:
             if isinstance(said, str) and len(said) <= 64:
                 _take_kind(found, said, 2)
     return found
-
-
-def _opened(body: str) -> Any:
-    """A log's text as the fields that it holds: JSON, a Python repr, ``key=value``, a call in words."""
-    if len(body) > MAX_TEXT * 16:
-        return body
-    head = body[:64].lstrip()[:1]
-    if head in ("{", "["):
-        read, _ = structured(body)
-        return literal(read) if isinstance(read, str) else read
-    if len(body) > MAX_TEXT:
-        return body
-    if body.startswith(_REACT) and "Action Input:" in body:
-        return _react(body)
-    return _pairs(body) if "=" in body else body
-
-
-def _react(body: str) -> dict[str, Any]:
-    """``Thought: … Action: … Action Input: … Observation: …`` as fields."""
-    before, _, after = body.partition("Action Input:")
-    thought, _, action = before.partition("Action:")
-    told, _, observation = after.partition("\nObservation:")
-    fields = {"action": action.strip(), "action_input": told.strip()}
-    if thought:
-        fields["thought"] = thought.removeprefix("Thought:").strip()
-    return fields | ({"observation": observation.strip()} if observation else {})
-
-
-def _pairs(text: str) -> dict[str, Any]:
-    """The pairs of ``tool_call tool=send args={"to": "a b"} note="x y"``; the words between them under ``message``."""
-    fields: dict[str, Any] = {}
-    loose: list[str] = []
-    at, equals = 0, text.find("=")
-    while at < len(text) and len(fields) < MAX_FIELDS:
-        space = text.find(" ", at)
-        if 0 <= equals < at:
-            equals = text.find("=", at)
-        if equals < 0:
-            loose.append(text[at:])
-            break
-        if 0 <= space < equals:
-            loose.append(text[at:space])
-            at = space + 1
-            continue
-        key = text[at:equals].strip(" ,;")
-        value, at = _value(text, equals + 1)
-        if key and len(key) <= 64:
-            fields[key] = value
-    if words := " ".join(word for word in loose if word).strip():
-        fields.setdefault("message", words.rsplit(" - ", 1)[-1])
-    return fields
-
-
-def _value(text: str, at: int) -> tuple[Any, int]:
-    """The value that begins at `at`, quoted, bracketed or one word, and where it ends."""
-    opening = text[at : at + 1]
-    if opening in ("'", '"'):
-        end = at + 1
-        while (end := text.find(opening, end)) >= 0 and text[end - 1] == "\\":
-            end += 1
-        if end > 0:
-            return text[at + 1 : end].replace("\\" + opening, opening), end + 1
-    elif opening in ("{", "["):
-        end = _closed(text, at)
-        read, _ = structured(text[at:end])
-        return (literal(read) if isinstance(read, str) else read), end
-    end = text.find(" ", at)
-    end = len(text) if end < 0 else end
-    return text[at:end].strip(",;"), end + 1
-
-
-def _closed(text: str, at: int) -> int:
-    """Where the object or list that begins at `at` ends; quotes are kept together."""
-    depth, quote = 0, ""
-    for end in range(at, len(text)):
-        letter = text[end]
-        if quote:
-            if letter == quote and text[end - 1] != "\\":
-                quote = ""
-        elif letter in "\"'":
-            quote = letter
-        elif letter in "{[":
-            depth += 1
-        elif letter in "}]":
-            depth -= 1
-            if depth == 0:
-                return end + 1
-    return len(text)
 
 
 def _gather(found: Found, told: Mapping[str, Any], path: str, depth: int) -> None:
@@ -415,11 +327,9 @@ def _take(found: Found, path: str, value: Any, depth: int = 0) -> None:
     told = meaning(path)
     field = told.field
     if field == "call":
-        opened = structured(value)[0]
-        if isinstance(opened, str):
-            opened = literal(opened)
-        if isinstance(opened, dict):
-            value = opened
+        group = opened(value)
+        if isinstance(group, dict):
+            value = group
             found.weights["call"] = 2
         else:
             return
@@ -589,7 +499,7 @@ def _decided(found: Found, span: Span, named: str, points: int) -> str:
     arguments = found.best("arguments")
     if arguments is None and found.weights.get("name") == 2:  # {"tool": "send", "input": {…}}
         arguments = found.best("in")
-    whole = 1 if isinstance(_structure(arguments), dict) or (found.weights.get("name") == 2 and pair) else 0
+    whole = 1 if isinstance(opened(arguments), dict) or (found.weights.get("name") == 2 and pair) else 0
     tool = found.weight("name", "arguments", "result", "call_id", "call", "thought") + whole
     usage = min(2, found.weight("model", "input_tokens", "output_tokens"))
     model = max(found.weight("inputs", "outputs"), talk) + usage
@@ -627,7 +537,7 @@ def _has_turns(value: Any) -> bool:
     if isinstance(value, str):
         if value[:1] not in ("{", "[") or ("role" not in value and "lc" not in value):
             return False
-        value = _structure(value)
+        value = opened(value)
     for _ in range(4):
         if isinstance(value, dict):
             if _speaks(value):
@@ -651,11 +561,6 @@ def _speaks(item: Any) -> bool:
     if not isinstance(role, str) or role.lower() not in _SPEAKERS:
         return False
     return any(item.get(name) is not None for name in _SAID[:-1]) or "content" in item
-
-
-def _structure(value: Any) -> Any:
-    read, _ = structured(value)
-    return literal(read) if isinstance(read, str) else read
 
 
 # ---------------------------------------------------------------- a message by itself
@@ -714,7 +619,7 @@ def _tool(found: Found, span: Span, kind: str, called: str) -> Facts | None:
     if not found.pieces or found.values["arguments"][0] > 0:
         arguments = found.best("arguments", "in" if kind != "result" else "arguments")
     if arguments is None and span.signal == "log" and isinstance(span.body, str):
-        arguments = _object_in(span.body)
+        arguments = object_in(span.body)
     if arguments is None and kind == "retrieval":
         arguments = found.best("inputs", "user")
     told, cut = (None, False) if arguments is None or is_marker(arguments) else arguments_of(arguments)
@@ -761,15 +666,6 @@ def _is_schema(value: Any) -> bool:
     return all(isinstance(one, dict) and one.get("type") in _TYPES for one in value.values())
 
 
-def _object_in(text: str) -> Any:
-    """The object in a sentence: ``Calling tool send with {"to": …}``; None where it holds none."""
-    at = text.find("{", 0, MAX_TEXT)
-    if at < 0:
-        return None
-    read = _structure(text[at : _closed(text[:MAX_TEXT], at)])
-    return read if isinstance(read, dict) else None
-
-
 def _failed(found: Found, span: Span) -> bool:
     """Whether the record says that it went wrong: its status, `error`, `is_error`, `status`, `success`."""
     told, well = found.best("failed"), found.best("succeeded")
@@ -786,12 +682,12 @@ def _model(found: Found, span: Span) -> Facts:
     facts.input_tokens, facts.output_tokens = count(found.best("input_tokens")), count(found.best("output_tokens"))
     inputs, outputs = found.best("inputs", "user", "agent_in", "in"), found.best("outputs", "final", "agent_out", "out")
     calls = found.best("calls")
-    if calls is not None and isinstance(calls := _structure(calls), list):
+    if calls is not None and isinstance(calls := opened(calls), list):
         outputs = [{"role": "assistant", "content": outputs if isinstance(outputs, str) else None, "tool_calls": calls}]
     _converse(facts, inputs, outputs)
     if isinstance(system := found.best("system"), str) and not is_marker(system):
         facts.system = (system,)
-    wrapped = _structure(inputs) if isinstance(inputs, (str, dict)) else None
+    wrapped = opened(inputs) if isinstance(inputs, (str, dict)) else None
     if isinstance(wrapped, dict) and isinstance(wrapped.get("tools"), list):
         facts.tools = offered(wrapped["tools"])
     return facts
@@ -827,7 +723,7 @@ def _converse(facts: Facts, inputs: Any, outputs: Any) -> None:
 
 def _turns(told: Any, role: str) -> tuple[tuple[Turn, ...], bool]:
     """What was said as turns: messages in whatever wrapping, else the one text of an object, else all of it as text."""
-    value = _structure(unquoted(told))
+    value = opened(unquoted(told))
     if isinstance(value, str):
         said, whole = turns(value, role)
         return said, whole and structured(told)[1] is False

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from sidecar.core import semconv
-from sidecar.core.semconv import fallback
+from sidecar.core.semconv import fallback, logtext
 from sidecar.core.semconv.words import MAX_KEY, MAX_KNOWN, _known, meaning, words_of
 from sidecar.core.span import Span
 from tests.core.kit import span
@@ -301,9 +301,13 @@ def test_a_large_hostile_record_is_bounded_work() -> None:
     facts = fallback.read(named("tool: t", wide))
     assert facts is not None
     assert len(facts.arguments) <= fallback.MAX_FIELDS
+    many = {f"tool.args.k{number}.z": "v" for number in range(10_000)}
+    _known.clear()
+    fallback.claims(named("x", many))
+    assert len(_known) <= fallback.MAX_FIELDS
     deep: dict[str, Any] = {}
     for _ in range(1000):
         deep = {"data": deep}
     fallback.read(record(deep))
-    fallback.read(record("tool=" + "{" * fallback.MAX_TEXT))
+    fallback.read(record("tool=" + "{" * logtext.MAX_TEXT))
     fallback.read(record("tool_call " + "a={ " * 16_000))
