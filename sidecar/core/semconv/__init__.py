@@ -70,6 +70,9 @@ def read(span: Span) -> Facts | None:
     facts = told[0] if len(told) == 1 else merged(told)
     if facts.kind == "tool" and _is_wanting(facts) and fallback.claims(span):
         fallback.filled(facts, span)
+    if facts.kind == "tool" and facts.failed and facts.result is None and (words := genai.failure(span)) is not None:
+        facts.result = words
+        facts.withheld = tuple(field for field in facts.withheld if field != "result")
     get = span.attributes.get
     for field, names in IDENTITY.items():
         if not getattr(facts, field) and (value := first(get, names)) is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sidecar.core.semconv.content import is_marker, structured
 from sidecar.core.semconv.facts import MAX_PARTS, Facts, Part, Turn
-from sidecar.core.semconv.genai import converse, count, failure, finished, tell
+from sidecar.core.semconv.genai import converse, count, finished, tell
 from sidecar.core.semconv.names import CLAUDE_CODE as NAMES
 from sidecar.core.semconv.names import event_name, first, text
 from sidecar.core.span import Span
@@ -127,11 +127,9 @@ def _fail(facts: Facts, span: Span) -> None:
     get = span.attributes.get
     error = first(get, NAMES["error"])
     facts.failed = span.status == 2 or _is_no(get("success")) or "error_type" in span.attributes or error is not None
-    if facts.failed and facts.result is None:
-        words = text(error) if error is not None else failure(span) if span.signal == "span" else None
-        if words and not is_marker(words):
-            facts.result = words
-            facts.withheld = tuple(field for field in facts.withheld if field != "result")
+    if error is not None and facts.result is None and not is_marker(error):
+        facts.result = text(error)
+        facts.withheld = tuple(field for field in facts.withheld if field != "result")
 
 
 def _is_no(told: Any) -> bool:

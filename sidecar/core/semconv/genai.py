@@ -69,10 +69,6 @@ def _tool(span: Span) -> Facts:
         gated=get("sidecar.gated") is True,
     )
     tell(facts, arguments=first(get, NAMES["arguments"]), result=first(get, NAMES["result"]))
-    if facts.failed and facts.result is None:
-        facts.result = failure(span)
-        if facts.result is not None:
-            facts.withheld = tuple(field for field in facts.withheld if field != "result")
     return facts
 
 

@@ -7,7 +7,7 @@ Only `tools/call` is an act. One call is told by both sides and often by several
 from __future__ import annotations
 
 from sidecar.core.semconv.facts import Facts
-from sidecar.core.semconv.genai import failure, tell
+from sidecar.core.semconv.genai import tell
 from sidecar.core.semconv.names import MCP as NAMES
 from sidecar.core.semconv.names import first, text
 from sidecar.core.span import Span
@@ -45,9 +45,6 @@ def read(span: Span) -> Facts | None:
         }
         arguments = each if each and len(each) <= MAX_ARGUMENTS else None
     tell(facts, arguments=arguments, result=first(get, NAMES["result"]))
-    if facts.failed and facts.result is None and (words := failure(span)) is not None:
-        facts.result = words
-        facts.withheld = tuple(field for field in facts.withheld if field != "result")
     return facts
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from sidecar.core.semconv import genai_events
 from sidecar.core.semconv.content import is_marker, structured
 from sidecar.core.semconv.facts import MAX_PARTS, Facts, Part, Turn, plain_text
-from sidecar.core.semconv.genai import failure, tell, tells
+from sidecar.core.semconv.genai import tell, tells
 from sidecar.core.semconv.messages import turns
 from sidecar.core.semconv.names import GENAI, first, text
 from sidecar.core.semconv.names import PYDANTIC_AI as NAMES
@@ -49,9 +49,6 @@ def _tool(span: Span) -> Facts:
     facts = Facts(kind="tool", tool=text(first(get, GENAI["tool"])), call_id=text(first(get, GENAI["call_id"])))
     facts.failed = span.status == 2
     tell(facts, arguments=first(get, NAMES["arguments"]), result=first(get, NAMES["result"]))
-    if facts.failed and facts.result is None and (words := failure(span)) is not None:
-        facts.result = words
-        facts.withheld = tuple(field for field in facts.withheld if field != "result")
     return facts
 
 

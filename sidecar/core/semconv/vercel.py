@@ -11,7 +11,7 @@ from typing import Any
 
 from sidecar.core.semconv.content import is_marker, structured, unquoted
 from sidecar.core.semconv.facts import Facts
-from sidecar.core.semconv.genai import converse, count, failure, finished, tell
+from sidecar.core.semconv.genai import converse, count, finished, tell
 from sidecar.core.semconv.names import VERCEL as NAMES
 from sidecar.core.semconv.names import first, text
 from sidecar.core.span import Span
@@ -57,9 +57,6 @@ def _tool(span: Span) -> Facts:
         failed=span.status == 2,
     )
     tell(facts, arguments=first(get, NAMES["arguments"]), result=first(get, NAMES["result"]))
-    if facts.failed and facts.result is None and (words := failure(span)) is not None:
-        facts.result = words
-        facts.withheld = tuple(field for field in facts.withheld if field != "result")
     return facts
 
 
