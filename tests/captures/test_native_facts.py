@@ -1,4 +1,4 @@
-"""What real agents told in the words of their frameworks is found in what is read of each record, before any weaving."""
+"""What real agents told in their frameworks' words is found in what is read of each record, before any weaving."""
 
 from __future__ import annotations
 
@@ -15,9 +15,21 @@ from sidecar.core.semconv.facts import Facts, Part, plain_text
 from sidecar.sources.files import read
 
 pytestmark = pytest.mark.corpora
-PAIRS = ("openai-otel_v2", "semantic_kernel-native", "google_adk-native", "google_adk-native_old", "pydantic_ai-native",
-         "pydantic_ai-native_old", "pydantic_ai-native_v2", "pydantic_ai-logfire", "agent_framework-native",
-         "autogen-native", "claude_agent-native", "vercel_ai-native", "mcp-fastmcp")  # fmt: skip
+PAIRS = (
+    "openai-otel_v2",
+    "semantic_kernel-native",
+    "google_adk-native",
+    "google_adk-native_old",
+    "pydantic_ai-native",
+    "pydantic_ai-native_old",
+    "pydantic_ai-native_v2",
+    "pydantic_ai-logfire",
+    "agent_framework-native",
+    "autogen-native",
+    "claude_agent-native",
+    "vercel_ai-native",
+    "mcp-fastmcp",
+)
 
 
 def told_in(folder: Path, stem: str) -> list[Facts]:

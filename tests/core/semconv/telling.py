@@ -23,9 +23,16 @@ def span(attributes: dict[str, Any], *, events: list[tuple[str, dict[str, Any]]]
 def log(name: str, body: Any = None, attributes: dict[str, Any] | None = None) -> Span:
     """A log record of a span."""
     return Span(
-        signal="log", trace_id="1" * 32, span_id="2" * 16, parent_id="", name=name, start_ns=0, end_ns=AT_NS,
-        attributes=attributes or {}, body=body,
-    )  # fmt: skip
+        signal="log",
+        trace_id="1" * 32,
+        span_id="2" * 16,
+        parent_id="",
+        name=name,
+        start_ns=0,
+        end_ns=AT_NS,
+        attributes=attributes or {},
+        body=body,
+    )
 
 
 def facts(told: Span) -> Facts:
@@ -36,7 +43,7 @@ def facts(told: Span) -> Facts:
 
 
 def said(turns: tuple[Turn, ...] | None) -> list[tuple[Any, ...]]:
-    """Turns in short: the role, then each part's text, (tool, arguments, id) of a call or (id, content) of an answer."""
+    """Turns in short: the role, then its parts: a text, (tool, arguments, id) of a call, (id, content) of an answer."""
     short: list[tuple[Any, ...]] = []
     for turn in turns or ():
         parts: list[Any] = []
@@ -51,21 +58,74 @@ def said(turns: tuple[Turn, ...] | None) -> list[tuple[Any, ...]]:
     return short
 
 
-WORDS = ["[", "{}", '{"a', "[{}]", '{"content": {"parts": [{"text": 1}]}}', '[{"role": "user", "content": [{"type": 5}]}]',
-         '{"messages": [[[]]]}', "<REDACTED>", "execute_tool", "chat", "tools/call", "tool", "interaction", "llm_request",
-         "ai.toolCall", "ai.generateText", "ai.generateText.doGenerate", "gen_ai.choice", "gen_ai.user.message",
-         '{"mcp_tool_name": [], "mcp_server_name": {}}', '[{"event.name": "gen_ai.choice", "message": 3}]']  # fmt: skip
+WORDS = [
+    "[",
+    "{}",
+    '{"a',
+    "[{}]",
+    '{"content": {"parts": [{"text": 1}]}}',
+    '[{"role": "user", "content": [{"type": 5}]}]',
+    '{"messages": [[[]]]}',
+    "<REDACTED>",
+    "execute_tool",
+    "chat",
+    "tools/call",
+    "tool",
+    "interaction",
+    "llm_request",
+    "ai.toolCall",
+    "ai.generateText",
+    "ai.generateText.doGenerate",
+    "gen_ai.choice",
+    "gen_ai.user.message",
+    '{"mcp_tool_name": [], "mcp_server_name": {}}',
+    '[{"event.name": "gen_ai.choice", "message": 3}]',
+]
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.binary(max_size=8)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=12)
+    | st.binary(max_size=8)
     | st.sampled_from(WORDS),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
-        st.sampled_from(["role", "parts", "type", "content", "id", "name", "arguments", "response", "message", "messages",
-                         "contents", "config", "tool_calls", "finish_reason", "event.name", "value", "error", "labels",
-                         "text", "output", "function", "tools", "system_instruction"]) | st.text(max_size=4),
-        inner, max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "role",
+                    "parts",
+                    "type",
+                    "content",
+                    "id",
+                    "name",
+                    "arguments",
+                    "response",
+                    "message",
+                    "messages",
+                    "contents",
+                    "config",
+                    "tool_calls",
+                    "finish_reason",
+                    "event.name",
+                    "value",
+                    "error",
+                    "labels",
+                    "text",
+                    "output",
+                    "function",
+                    "tools",
+                    "system_instruction",
+                ]
+            )
+            | st.text(max_size=4),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=10,
-)  # fmt: skip
+)
 """Whatever an attribute, or JSON in one, may hold."""
 
 

@@ -57,19 +57,33 @@ def test_a_span_that_repeats_the_results_of_several_tools_is_no_act() -> None:
 
 
 def model(request: Any, response: Any) -> Any:
-    attributes = {"gcp.vertex.agent.session_id": "s", "gcp.vertex.agent.llm_request": request,
-                  "gcp.vertex.agent.llm_response": response, "gen_ai.usage.input_tokens": 12}  # fmt: skip
+    attributes = {
+        "gcp.vertex.agent.session_id": "s",
+        "gcp.vertex.agent.llm_request": request,
+        "gcp.vertex.agent.llm_response": response,
+        "gen_ai.usage.input_tokens": 12,
+    }
     return facts(span(attributes, name="call_llm"))
 
 
 def test_a_models_span_tells_geminis_contents() -> None:
-    request = {"model": "m", "config": {"system_instruction": "Be brief.", "labels": {"adk_agent_name": "clerk"},
-               "tools": [{"function_declarations": [{"name": "mail"}, {"name": "post"}]}]},
-               "contents": [{"role": "user", "parts": [{"text": "Hello"}]},
-                            {"role": "model", "parts": [{"function_call": {"name": "mail", "args": {"to": "a"}}}]},
-                            {"role": "user", "parts": [{"function_response": {"name": "mail", "response": {"result": "sent"}}}]}]}  # fmt: skip
-    response = {"content": {"role": "model", "parts": [{"text": "Hm.", "thought": True}, {"text": "Done."}]},
-                "finish_reason": "STOP"}  # fmt: skip
+    request = {
+        "model": "m",
+        "config": {
+            "system_instruction": "Be brief.",
+            "labels": {"adk_agent_name": "clerk"},
+            "tools": [{"function_declarations": [{"name": "mail"}, {"name": "post"}]}],
+        },
+        "contents": [
+            {"role": "user", "parts": [{"text": "Hello"}]},
+            {"role": "model", "parts": [{"function_call": {"name": "mail", "args": {"to": "a"}}}]},
+            {"role": "user", "parts": [{"function_response": {"name": "mail", "response": {"result": "sent"}}}]},
+        ],
+    }
+    response = {
+        "content": {"role": "model", "parts": [{"text": "Hm.", "thought": True}, {"text": "Done."}]},
+        "finish_reason": "STOP",
+    }
     found = model(json.dumps(request), json.dumps(response))
     assert (found.kind, found.session, found.agent_name, found.withheld) == ("model", "s", "clerk", ())
     assert said(found.inputs) == [("user", "Hello"), ("assistant", ("mail", {"to": "a"}, "")), ("user", ("", "sent"))]
@@ -101,9 +115,15 @@ def test_what_a_live_session_sends_is_the_users() -> None:
 def test_a_place_in_a_message_is_no_id_of_a_call() -> None:
     """ADK 2 names a call of Gemini, which has no id, by its tool and its place, and the answer by another place."""
     messages = [
-        {"role": "assistant", "parts": [{"type": "tool_call", "id": "find_file_2", "name": "find_file", "arguments": {"q": "a"}}]},
-        {"role": "user", "parts": [{"type": "tool_call_response", "id": "find_file_0", "response": {"result": "none"}}]},
-    ]  # fmt: skip
+        {
+            "role": "assistant",
+            "parts": [{"type": "tool_call", "id": "find_file_2", "name": "find_file", "arguments": {"q": "a"}}],
+        },
+        {
+            "role": "user",
+            "parts": [{"type": "tool_call_response", "id": "find_file_0", "response": {"result": "none"}}],
+        },
+    ]
     told = {
         "gen_ai.operation.name": "generate_content",
         "gen_ai.input.messages": messages,

@@ -19,17 +19,30 @@ def event(name: str, **attributes: Any) -> Span:
     return log("", f"claude_code.{name}", {"session.id": "s", "event.name": name, **attributes})
 
 
-TOOL = {"span.type": "tool", "tool_name": "mcp__office__mail", "gen_ai.operation.name": "execute_tool",
-        "gen_ai.tool.name": "mail", "tool_use_id": "toolu_1", "gen_ai.tool.call.id": "toolu_1"}  # fmt: skip
+TOOL = {
+    "span.type": "tool",
+    "tool_name": "mcp__office__mail",
+    "gen_ai.operation.name": "execute_tool",
+    "gen_ai.tool.name": "mail",
+    "tool_use_id": "toolu_1",
+    "gen_ai.tool.call.id": "toolu_1",
+}
 
 
 def test_a_tools_span_tells_the_result_and_its_log_event_the_arguments() -> None:
     found = facts(span(TOOL, events=[("tool.output", {"output": "sent"})]))
     assert (found.kind, found.tool, found.call_id) == ("tool", "mail", "toolu_1")
     assert (found.arguments, found.result, found.withheld) == (None, "sent", ("arguments",))
-    found = facts(event("tool_result", tool_name="mcp_tool", tool_use_id="toolu_1", success="true",
-                        tool_parameters='{"mcp_server_name":"office","mcp_tool_name":"mail"}',
-                        tool_input='{"to":"a"}'))  # fmt: skip
+    found = facts(
+        event(
+            "tool_result",
+            tool_name="mcp_tool",
+            tool_use_id="toolu_1",
+            success="true",
+            tool_parameters='{"mcp_server_name":"office","mcp_tool_name":"mail"}',
+            tool_input='{"to":"a"}',
+        )
+    )
     assert (found.kind, found.tool, found.call_id, found.session) == ("tool", "mcp__office__mail", "toolu_1", "s")
     assert (found.arguments, found.result, found.withheld, found.failed) == ({"to": "a"}, None, ("result",), False)
 
@@ -68,14 +81,22 @@ def test_a_failure_tells_its_error() -> None:
     assert (found.kind, found.tool, found.call_id, found.failed, found.result) == ("tool", "", "t", True, "exit 1")
 
 
-@pytest.mark.parametrize("told", [
-    span({"span.type": "tool.execution", "tool_use_id": "t", "success": True}),
-    span({"span.type": "tool.blocked_on_user", "decision": "accept"}),
-    event("tool_decision", tool_name="mcp_tool", tool_use_id="t", decision="accept",
-          tool_parameters='{"mcp_server_name":"office","mcp_tool_name":"mail"}'),
-    event("api_request", model="m", input_tokens=3, prompt="x"),
-    event("plugin_loaded"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "told",
+    [
+        span({"span.type": "tool.execution", "tool_use_id": "t", "success": True}),
+        span({"span.type": "tool.blocked_on_user", "decision": "accept"}),
+        event(
+            "tool_decision",
+            tool_name="mcp_tool",
+            tool_use_id="t",
+            decision="accept",
+            tool_parameters='{"mcp_server_name":"office","mcp_tool_name":"mail"}',
+        ),
+        event("api_request", model="m", input_tokens=3, prompt="x"),
+        event("plugin_loaded"),
+    ],
+)
 def test_what_only_goes_with_an_act_is_context(told: Span) -> None:
     assert facts(told).kind == "context"
 
@@ -93,19 +114,28 @@ def test_a_response_is_the_agents() -> None:
     assert (found.kind, said(found.outputs), found.withheld) == ("agent", [("assistant", "Done.")], ())
 
 
-@pytest.mark.parametrize(("told", "field"), [
-    (event("user_prompt", prompt="<REDACTED>", prompt_text="<REDACTED>"), "inputs"),
-    (event("assistant_response", response="<REDACTED>"), "outputs"),
-    (span({"span.type": "interaction", "user_prompt": "<REDACTED>"}), "inputs"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("told", "field"),
+    [
+        (event("user_prompt", prompt="<REDACTED>", prompt_text="<REDACTED>"), "inputs"),
+        (event("assistant_response", response="<REDACTED>"), "outputs"),
+        (span({"span.type": "interaction", "user_prompt": "<REDACTED>"}), "inputs"),
+    ],
+)
 def test_a_marker_is_never_content(told: Span, field: str) -> None:
     found = facts(told)
     assert (found.inputs, found.outputs, found.withheld) == (None, None, (field,))
 
 
 def test_a_models_span_tells_its_model_and_how_it_ended() -> None:
-    told = {"span.type": "llm_request", "model": "m", "input_tokens": 3, "output_tokens": 4, "success": True,
-            "stop_reason": "tool_use"}  # fmt: skip
+    told = {
+        "span.type": "llm_request",
+        "model": "m",
+        "input_tokens": 3,
+        "output_tokens": 4,
+        "success": True,
+        "stop_reason": "tool_use",
+    }
     found = facts(span(told))
     assert (found.kind, found.model, found.finish, found.input_tokens, found.output_tokens) == (
         "model",
@@ -119,8 +149,15 @@ def test_a_models_span_tells_its_model_and_how_it_ended() -> None:
 
 
 def test_others_log_under_their_own_prefix() -> None:
-    codex = {"event.name": "codex.tool_result", "conversation.id": "s", "tool_name": "shell", "call_id": "c",
-             "arguments": '{"command":["ls"]}', "output": "a.txt", "success": "true"}  # fmt: skip
+    codex = {
+        "event.name": "codex.tool_result",
+        "conversation.id": "s",
+        "tool_name": "shell",
+        "call_id": "c",
+        "arguments": '{"command":["ls"]}',
+        "output": "a.txt",
+        "success": "true",
+    }
     found = facts(log("", None, codex))
     assert (found.tool, found.call_id, found.arguments, found.result) == ("shell", "c", {"command": ["ls"]}, "a.txt")
     assert found.session == "s"

@@ -27,15 +27,24 @@ CHAT = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}
         ("gen_ai.user.message", {"content": [{"type": "text", "text": "Hello"}]}, [("user", "Hello")]),
         ("gen_ai.user.message", {"content": {"role": "user", "parts": [{"text": "Hello"}]}}, [("user", "Hello")]),
         ("gen_ai.assistant.message", {"tool_calls": [CALL]}, [("assistant", ("mail", {"to": "a"}, "call_1"))]),
-        ("gen_ai.assistant.message", {"role": "model", "content": [{"function_call": {"name": "mail", "args": {}}}]},
-         [("assistant", ("mail", {}, ""))]),
+        (
+            "gen_ai.assistant.message",
+            {"role": "model", "content": [{"function_call": {"name": "mail", "args": {}}}]},
+            [("assistant", ("mail", {}, ""))],
+        ),
         ("gen_ai.tool.message", {"content": "sent", "id": "call_1"}, [("tool", ("call_1", "sent"))]),
-        ("gen_ai.tool.message", {"role": "tool", "content": "sent", "tool_call_id": "call_1"},
-         [("tool", ("call_1", "sent"))]),
-        ("gen_ai.tool.message", {"role": "user", "id": "x", "content": {"content": '{"degrees": 35}'}},
-         [("tool", ("x", {"degrees": 35}))]),
+        (
+            "gen_ai.tool.message",
+            {"role": "tool", "content": "sent", "tool_call_id": "call_1"},
+            [("tool", ("call_1", "sent"))],
+        ),
+        (
+            "gen_ai.tool.message",
+            {"role": "user", "id": "x", "content": {"content": '{"degrees": 35}'}},
+            [("tool", ("x", {"degrees": 35}))],
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_log_record_is_one_message_to_the_model(name: str, body: Any, expected: Any) -> None:
     for told in (log(name, body), log(name, json.dumps(body)), log("", json.dumps(body), {"event.name": name})):
         found = facts(told)
@@ -46,12 +55,26 @@ def test_a_log_record_is_one_message_to_the_model(name: str, body: Any, expected
 @pytest.mark.parametrize(
     "body",
     [
-        {"index": 0, "finish_reason": "tool_calls", "message": {"role": "assistant", "content": "On it.", "tool_calls": [CALL]}},
-        {"index": 0, "finish_reason": "FinishReason.TOOL_CALLS", "message": {"content": "On it."}, "tool_calls": [CALL]},
-        {"finish_reason": ["tool_calls"], "content": {"role": "model", "parts": [
-            {"text": "On it."}, {"function_call": {"id": "call_1", "name": "mail", "args": {"to": "a"}}}]}},
+        {
+            "index": 0,
+            "finish_reason": "tool_calls",
+            "message": {"role": "assistant", "content": "On it.", "tool_calls": [CALL]},
+        },
+        {
+            "index": 0,
+            "finish_reason": "FinishReason.TOOL_CALLS",
+            "message": {"content": "On it."},
+            "tool_calls": [CALL],
+        },
+        {
+            "finish_reason": ["tool_calls"],
+            "content": {
+                "role": "model",
+                "parts": [{"text": "On it."}, {"function_call": {"id": "call_1", "name": "mail", "args": {"to": "a"}}}],
+            },
+        },
     ],
-)  # fmt: skip
+)
 def test_a_choice_is_what_the_model_answered(body: Any) -> None:
     found = facts(log("gen_ai.choice", body))
     assert (found.piece, found.inputs, found.finish) == (True, None, ("tool_calls",))
@@ -98,41 +121,64 @@ def test_an_image_is_content_that_cannot_be_read() -> None:
 
 def test_events_of_a_span_hold_their_message_as_json() -> None:
     """Azure AI: the whole message in `gen_ai.event.content`."""
-    told = span(CHAT, events=[
-        ("gen_ai.system.message", {"gen_ai.event.content": '{"role": "system", "content": "Be brief."}'}),
-        ("gen_ai.user.message", {"gen_ai.event.content": '{"role": "user", "content": "Hello"}'}),
-        ("gen_ai.assistant.message", {"gen_ai.event.content": json.dumps({"role": "assistant", "tool_calls": [CALL]})}),
-        ("gen_ai.tool.message", {"gen_ai.event.content": '{"tool_call_id": "call_1", "content": "sent"}'}),
-        ("gen_ai.choice", {"gen_ai.event.content": '{"message": {"content": "Done."}, "finish_reason": "stop"}'}),
-    ])  # fmt: skip
+    told = span(
+        CHAT,
+        events=[
+            ("gen_ai.system.message", {"gen_ai.event.content": '{"role": "system", "content": "Be brief."}'}),
+            ("gen_ai.user.message", {"gen_ai.event.content": '{"role": "user", "content": "Hello"}'}),
+            (
+                "gen_ai.assistant.message",
+                {"gen_ai.event.content": json.dumps({"role": "assistant", "tool_calls": [CALL]})},
+            ),
+            ("gen_ai.tool.message", {"gen_ai.event.content": '{"tool_call_id": "call_1", "content": "sent"}'}),
+            ("gen_ai.choice", {"gen_ai.event.content": '{"message": {"content": "Done."}, "finish_reason": "stop"}'}),
+        ],
+    )
     found = facts(told)
     assert (found.kind, found.piece, found.finish, found.withheld) == ("model", False, ("stop",), ())
     assert said(found.inputs) == [
-        ("system", "Be brief."), ("user", "Hello"), ("assistant", ("mail", {"to": "a"}, "call_1")),
+        ("system", "Be brief."),
+        ("user", "Hello"),
+        ("assistant", ("mail", {"to": "a"}, "call_1")),
         ("tool", ("call_1", "sent")),
-    ]  # fmt: skip
+    ]
     assert said(found.outputs) == [("assistant", "Done.")]
 
 
 def test_events_of_a_span_hold_a_key_each() -> None:
     """Strands: lists of Bedrock's blocks as JSON in `content` and `message`."""
-    told = span(CHAT, events=[
-        ("gen_ai.user.message", {"content": '[{"text": "Hello"}]'}),
-        ("gen_ai.assistant.message", {"content": '[{"toolUse": {"toolUseId": "t1", "name": "mail", "input": {"to": "a"}}}]'}),
-        ("gen_ai.tool.message", {"content": '[{"toolResult": {"toolUseId": "t1", "content": [{"text": "sent"}]}}]'}),
-        ("gen_ai.choice", {"finish_reason": "end_turn", "message": '[{"text": "Done."}]'}),
-    ])  # fmt: skip
+    told = span(
+        CHAT,
+        events=[
+            ("gen_ai.user.message", {"content": '[{"text": "Hello"}]'}),
+            (
+                "gen_ai.assistant.message",
+                {"content": '[{"toolUse": {"toolUseId": "t1", "name": "mail", "input": {"to": "a"}}}]'},
+            ),
+            (
+                "gen_ai.tool.message",
+                {"content": '[{"toolResult": {"toolUseId": "t1", "content": [{"text": "sent"}]}}]'},
+            ),
+            ("gen_ai.choice", {"finish_reason": "end_turn", "message": '[{"text": "Done."}]'}),
+        ],
+    )
     found = facts(told)
     assert said(found.inputs) == [
-        ("user", "Hello"), ("assistant", ("mail", {"to": "a"}, "t1")), ("tool", ("t1", "sent")),
-    ]  # fmt: skip
+        ("user", "Hello"),
+        ("assistant", ("mail", {"to": "a"}, "t1")),
+        ("tool", ("t1", "sent")),
+    ]
     assert (said(found.outputs), found.finish) == ([("assistant", "Done.")], ("end_turn",))
 
 
 def test_events_of_a_tool_span_are_its_arguments_and_its_result() -> None:
-    told = span({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "mail", "gen_ai.tool.status": "success"},
-                events=[("gen_ai.tool.message", {"role": "tool", "content": '{"to": "a"}', "id": "t1"}),
-                        ("gen_ai.choice", {"message": '[{"text": "sent"}]', "id": "t1"})])  # fmt: skip
+    told = span(
+        {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "mail", "gen_ai.tool.status": "success"},
+        events=[
+            ("gen_ai.tool.message", {"role": "tool", "content": '{"to": "a"}', "id": "t1"}),
+            ("gen_ai.choice", {"message": '[{"text": "sent"}]', "id": "t1"}),
+        ],
+    )
     found = facts(told)
     assert (found.kind, found.tool, found.call_id, found.failed) == ("tool", "mail", "t1", False)
     assert (found.arguments, found.result, found.withheld) == ({"to": "a"}, "sent", ())
@@ -148,15 +194,19 @@ def test_the_details_event_may_be_an_event_of_the_span() -> None:
     assert found.withheld == ()
     call = [{"role": "tool", "parts": [{"type": "tool_call", "name": "mail", "id": "t1", "arguments": {"to": "a"}}]}]
     answer = [{"role": "tool", "parts": [{"type": "tool_call_response", "id": "t1", "response": [{"text": "sent"}]}]}]
-    told = span({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "mail"},
-                events=[(name, {"gen_ai.input.messages": call}), (name, {"gen_ai.output.messages": answer})])  # fmt: skip
+    told = span(
+        {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "mail"},
+        events=[(name, {"gen_ai.input.messages": call}), (name, {"gen_ai.output.messages": answer})],
+    )
     found = facts(told)
     assert (found.arguments, found.result, found.call_id) == ({"to": "a"}, "sent", "t1")
 
 
 def test_events_of_an_agents_span_are_the_runs() -> None:
-    told = span({"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "clerk"},
-                events=[("gen_ai.user.message", {"content": "Hello"}), ("gen_ai.choice", {"message": "Done."})])  # fmt: skip
+    told = span(
+        {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "clerk"},
+        events=[("gen_ai.user.message", {"content": "Hello"}), ("gen_ai.choice", {"message": "Done."})],
+    )
     found = facts(told)
     assert (found.kind, found.agent_name) == ("agent", "clerk")
     assert (said(found.inputs), said(found.outputs)) == ([("user", "Hello")], [("assistant", "Done.")])
@@ -164,8 +214,13 @@ def test_events_of_an_agents_span_are_the_runs() -> None:
 
 def test_the_oldest_events_hold_whole_prompts() -> None:
     prompt = json.dumps([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}])
-    told = span(CHAT, events=[("gen_ai.content.prompt", {"gen_ai.prompt": prompt}),
-                              ("gen_ai.content.completion", {"gen_ai.completion": "Done."})])  # fmt: skip
+    told = span(
+        CHAT,
+        events=[
+            ("gen_ai.content.prompt", {"gen_ai.prompt": prompt}),
+            ("gen_ai.content.completion", {"gen_ai.completion": "Done."}),
+        ],
+    )
     found = facts(told)
     assert said(found.inputs) == [("system", "Be brief."), ("user", "Hello")]
     assert said(found.outputs) == [("assistant", "Done.")]

@@ -35,21 +35,31 @@ def test_both_sides_name_the_tool_in_their_ways(name: str, more: dict[str, Any])
     assert (found.withheld, found.unscored) == (("arguments", "result"), ("withheld",))
 
 
-@pytest.mark.parametrize("more", [
-    {"gen_ai.tool.call.arguments": '{"to": "a"}'},
-    {"mcp.request.argument.to": "a"},
-    {"mcp.tool.arguments": {"to": "a"}},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"gen_ai.tool.call.arguments": '{"to": "a"}'},
+        {"mcp.request.argument.to": "a"},
+        {"mcp.tool.arguments": {"to": "a"}},
+    ],
+)
 def test_arguments_are_read_where_they_are_told(more: dict[str, Any]) -> None:
-    told = {"mcp.method.name": "tools/call", "gen_ai.tool.name": "mail", **more,
-            "gen_ai.tool.call.result": '{"content": [{"type": "text", "text": "sent"}], "isError": false}'}  # fmt: skip
+    told = {
+        "mcp.method.name": "tools/call",
+        "gen_ai.tool.name": "mail",
+        **more,
+        "gen_ai.tool.call.result": '{"content": [{"type": "text", "text": "sent"}], "isError": false}',
+    }
     found = facts(span(told))
     assert (found.arguments, found.result, found.withheld) == ({"to": "a"}, "sent", ())
 
 
 def test_an_error_of_the_tool_is_a_failure() -> None:
-    told = span({"mcp.method.name": "tools/call", "gen_ai.tool.name": "mail", "error.type": "tool_error"}, status=2,
-                status_message="no such mailbox")  # fmt: skip
+    told = span(
+        {"mcp.method.name": "tools/call", "gen_ai.tool.name": "mail", "error.type": "tool_error"},
+        status=2,
+        status_message="no such mailbox",
+    )
     found = facts(told)
     assert (found.failed, found.result, found.withheld) == (True, "no such mailbox", ("arguments",))
 

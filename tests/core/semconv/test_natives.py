@@ -57,8 +57,13 @@ def test_a_plugins_name_stays_with_the_tools() -> None:
 
 
 def test_autogen_tells_a_tools_name_and_id_alone() -> None:
-    told = {"gen_ai.operation.name": "execute_tool", "gen_ai.system": "autogen", "gen_ai.tool.name": "mail",
-            "gen_ai.tool.call.id": "c", "gen_ai.tool.description": "Send."}  # fmt: skip
+    told = {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.system": "autogen",
+        "gen_ai.tool.name": "mail",
+        "gen_ai.tool.call.id": "c",
+        "gen_ai.tool.description": "Send.",
+    }
     found = facts(span(told))
     assert (found.tool, found.call_id, found.withheld, found.unscored) == (
         "mail",
@@ -78,8 +83,13 @@ def test_creating_an_agent_is_no_run() -> None:
 )
 def test_what_only_watches_an_act_is_context(operation: str) -> None:
     """Proposals in flux; a guardrail's span may name the tool that it guards."""
-    told = {"gen_ai.operation.name": operation, "gen_ai.tool.name": "mail", "gen_ai.guardrail.result": "deny",
-            "gen_ai.security.verdict": "block", "gen_ai.conversation.id": "s"}  # fmt: skip
+    told = {
+        "gen_ai.operation.name": operation,
+        "gen_ai.tool.name": "mail",
+        "gen_ai.guardrail.result": "deny",
+        "gen_ai.security.verdict": "block",
+        "gen_ai.conversation.id": "s",
+    }
     found = facts(span(told))
     assert (found.kind, found.session, found.tool) == ("context", "s", "")
 
@@ -105,8 +115,11 @@ def test_a_details_event_without_an_operation_is_a_model_call() -> None:
 
 
 def test_roles_without_words_are_withheld() -> None:
-    told = {"gen_ai.operation.name": "chat", "gen_ai.input.messages": '[{"role":"user","parts":[{"type":"text"}]}]',
-            "gen_ai.output.messages": '[{"role":"assistant","parts":[{"type":"tool_call","id":"c","name":"mail"}]}]'}  # fmt: skip
+    told = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.input.messages": '[{"role":"user","parts":[{"type":"text"}]}]',
+        "gen_ai.output.messages": '[{"role":"assistant","parts":[{"type":"tool_call","id":"c","name":"mail"}]}]',
+    }
     found = facts(span(told))
     assert (found.withheld, found.opaque) == (("inputs", "outputs"), False)
     assert said(found.outputs) == [("assistant", ("mail", None, "c"))]

@@ -62,9 +62,17 @@ def test_a_models_messages_were_a_list_of_events() -> None:
 
 
 def test_events_without_content_are_withheld() -> None:
-    events = [{"event.name": "gen_ai.user.message", "role": "user", "content": {"kind": "text"}},
-              {"event.name": "gen_ai.choice", "message": {"role": "assistant", "content": [{"kind": "text"}],
-               "tool_calls": [{"id": "c1", "function": {"name": "mail"}}]}}]  # fmt: skip
+    events = [
+        {"event.name": "gen_ai.user.message", "role": "user", "content": {"kind": "text"}},
+        {
+            "event.name": "gen_ai.choice",
+            "message": {
+                "role": "assistant",
+                "content": [{"kind": "text"}],
+                "tool_calls": [{"id": "c1", "function": {"name": "mail"}}],
+            },
+        },
+    ]
     found = facts(span({**CHAT, "events": json.dumps(events)}))
     assert (found.withheld, found.opaque) == (("inputs", "outputs"), False)
     assert said(found.outputs) == [("assistant", ("mail", None, "c1"))]
@@ -83,8 +91,10 @@ def test_a_run_was_a_list_of_events() -> None:
 
 
 def test_a_run_is_a_list_of_messages() -> None:
-    messages = [{"role": "user", "parts": [{"type": "text", "content": "Hello"}]},
-                {"role": "assistant", "parts": [{"type": "text", "content": "Done."}]}]  # fmt: skip
+    messages = [
+        {"role": "user", "parts": [{"type": "text", "content": "Hello"}]},
+        {"role": "assistant", "parts": [{"type": "text", "content": "Done."}]},
+    ]
     told = {
         "gen_ai.operation.name": "invoke_agent",
         "agent_name": "clerk",

@@ -15,9 +15,15 @@ from tests.core.semconv.telling import AT_NS, facts, said, span, wild
 
 
 def test_a_tools_span_is_an_act() -> None:
-    told = {"ai.operationId": "ai.toolCall", "ai.toolCall.name": "mail", "ai.toolCall.id": "c1",
-            "ai.toolCall.args": '{"to":"a"}', "ai.toolCall.result": '"sent"',
-            "ai.telemetry.functionId": "clerk", "ai.telemetry.metadata.sessionId": "s"}  # fmt: skip
+    told = {
+        "ai.operationId": "ai.toolCall",
+        "ai.toolCall.name": "mail",
+        "ai.toolCall.id": "c1",
+        "ai.toolCall.args": '{"to":"a"}',
+        "ai.toolCall.result": '"sent"',
+        "ai.telemetry.functionId": "clerk",
+        "ai.telemetry.metadata.sessionId": "s",
+    }
     found = facts(span(told))
     assert (found.kind, found.tool, found.call_id, found.arguments, found.result) == (
         "tool",
@@ -43,8 +49,11 @@ def test_content_that_is_not_recorded_is_withheld() -> None:
 
 
 def test_a_tool_that_fails_tells_its_error() -> None:
-    told = span({"ai.operationId": "ai.toolCall", "ai.toolCall.name": "mail", "ai.toolCall.args": "{}"}, status=2,
-                events=[("exception", {"exception.message": "no such mailbox"})])  # fmt: skip
+    told = span(
+        {"ai.operationId": "ai.toolCall", "ai.toolCall.name": "mail", "ai.toolCall.args": "{}"},
+        status=2,
+        events=[("exception", {"exception.message": "no such mailbox"})],
+    )
     found = facts(told)
     assert (found.failed, found.result, found.withheld) == (True, "no such mailbox", ())
     assert told.events == (SpanEvent("exception", AT_NS, {"exception.message": "no such mailbox"}),)
@@ -58,24 +67,53 @@ OLD = [{"type": "tool-call", "toolCallId": "c1", "toolName": "mail", "args": {"t
     ("calls", "answer"),
     [
         (OLD, {"type": "tool-result", "toolCallId": "c1", "toolName": "mail", "result": "sent"}),
-        (NEW, {"type": "tool-result", "toolCallId": "c1", "toolName": "mail", "output": {"type": "text", "value": "sent"}}),
-        (NEW, {"type": "tool-result", "toolCallId": "c1", "output": {"type": "content", "value": [{"type": "text", "text": "sent"}]}}),
+        (
+            NEW,
+            {
+                "type": "tool-result",
+                "toolCallId": "c1",
+                "toolName": "mail",
+                "output": {"type": "text", "value": "sent"},
+            },
+        ),
+        (
+            NEW,
+            {
+                "type": "tool-result",
+                "toolCallId": "c1",
+                "output": {"type": "content", "value": [{"type": "text", "text": "sent"}]},
+            },
+        ),
         (NEW, {"type": "tool-result", "toolCallId": "c1", "output": {"type": "error-text", "value": "sent"}}),
     ],
-)  # fmt: skip
+)
 def test_a_models_span_tells_the_conversation(calls: Any, answer: Any) -> None:
-    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [{"type": "text", "text": "Hello"}]},
-                {"role": "assistant", "content": calls}, {"role": "tool", "content": [answer]}]  # fmt: skip
-    told = {"ai.operationId": "ai.generateText.doGenerate", "ai.prompt.messages": json.dumps(messages),
-            "ai.prompt.tools": ['{"type":"function","name":"mail"}'], "ai.response.text": "Done.",
-            "ai.response.reasoning": "Hm.", "ai.response.finishReason": "stop", "gen_ai.response.model": "m",
-            "ai.usage.promptTokens": 3, "ai.usage.completionTokens": 4}  # fmt: skip
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "Hello"}]},
+        {"role": "assistant", "content": calls},
+        {"role": "tool", "content": [answer]},
+    ]
+    told = {
+        "ai.operationId": "ai.generateText.doGenerate",
+        "ai.prompt.messages": json.dumps(messages),
+        "ai.prompt.tools": ['{"type":"function","name":"mail"}'],
+        "ai.response.text": "Done.",
+        "ai.response.reasoning": "Hm.",
+        "ai.response.finishReason": "stop",
+        "gen_ai.response.model": "m",
+        "ai.usage.promptTokens": 3,
+        "ai.usage.completionTokens": 4,
+    }
     found = facts(span(told))
     assert (found.kind, found.model, found.finish, found.tools) == ("model", "m", ("stop",), ("mail",))
     assert (found.input_tokens, found.output_tokens, found.withheld) == (3, 4, ())
     assert said(found.inputs) == [
-        ("system", "Be brief."), ("user", "Hello"), ("assistant", ("mail", {"to": "a"}, "c1")), ("tool", ("c1", "sent")),
-    ]  # fmt: skip
+        ("system", "Be brief."),
+        ("user", "Hello"),
+        ("assistant", ("mail", {"to": "a"}, "c1")),
+        ("tool", ("c1", "sent")),
+    ]
     assert said(found.outputs) == [("assistant", ("reasoning", "Hm."), "Done.")]
 
 
@@ -89,9 +127,12 @@ def test_a_model_that_calls_tools_says_so(key: str, arguments: Any) -> None:
 
 @pytest.mark.parametrize(
     "prompt",
-    [{"system": "Be brief.", "prompt": "Hello"}, {"system": "Be brief.", "messages": [{"role": "user", "content": "Hello"}]},
-     {"system": "Be brief.", "prompt": [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]}],
-)  # fmt: skip
+    [
+        {"system": "Be brief.", "prompt": "Hello"},
+        {"system": "Be brief.", "messages": [{"role": "user", "content": "Hello"}]},
+        {"system": "Be brief.", "prompt": [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]},
+    ],
+)
 def test_a_run_tells_what_was_asked_and_answered(prompt: Any) -> None:
     told = {"ai.operationId": "ai.generateText", "ai.prompt": json.dumps(prompt), "ai.response.text": "Done."}
     found = facts(span(told))
