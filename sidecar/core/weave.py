@@ -566,7 +566,8 @@ class Weaver:
             answers = span is not None and span.signal == "log" and not digest and not act.ended
             if act.scope and (span is None or act.scope == scope) and not answers:
                 continue  # one instrumentation tells a call once, and the gate is asked before: this is another call
-            same = is_same_tool(act.tool, tool) and (not act.digest or not digest or act.digest == digest)
+            same = is_same_tool(act.tool, tool) if act.tool and tool else answers
+            same = same and (not act.digest or not digest or act.digest == digest)
             if not same or abs(at_ns - act.started_ns) > JOIN_NS:
                 continue
             if act.ended and (span is None or at_ns > act.ended_ns):
@@ -693,7 +694,8 @@ class Weaver:
         content = facts.outputs is not None or facts.inputs is not None
         remember(session.calls, place, bool(told or content), MAX_CALLS)
         if not content:
-            if not told and TOOL_FINISH.intersection(facts.finish):
+            ends_unknown = not facts.finish and not facts.failed and not session.saw_tool_span
+            if not told and (ends_unknown or TOOL_FINISH.intersection(facts.finish)):
                 self._wait_for_acts(session, place, span.end_ns)
             return
         if told:
@@ -789,11 +791,14 @@ class Weaver:
         say = Telling(self, session, agent, place, start_ns, span.end_ns, events, by_agent=True)
         say.system(facts.system or ())
         turns = (*(facts.inputs or ()), *(facts.outputs or ()))
+        if any(part.type == "call" for turn in turns for part in turn.parts):
+            session.unseen.clear()
         is_history = len(turns) > 2 or any(turn.role in ASSISTANT for turn in facts.inputs or ())
         for turn in turns:
             for part in turn.parts:
-                if part.type in ("text", "opaque") and not (is_history and self._told(session, part)):
-                    say.part(turn.role, part, told_before=False)
+                if part.type == "reasoning" or (is_history and self._told(session, part)):
+                    continue
+                say.part(turn.role, part, told_before=part.type in ("call", "response"))
         if span.signal == "log":
             return
         events.append(
