@@ -24,6 +24,7 @@ from sidecar.core.semconv import (
     traceloop,
     vercel,
 )
+from sidecar.core.semconv.content import is_marker
 from sidecar.core.semconv.facts import Facts
 from sidecar.core.semconv.names import IDENTITY, first, text
 from sidecar.core.span import Span, is_cut
@@ -70,15 +71,21 @@ def read(span: Span) -> Facts | None:
     facts = told[0] if len(told) == 1 else merged(told)
     if facts.kind == "tool" and _is_wanting(facts) and fallback.claims(span):
         fallback.filled(facts, span)
-    if facts.kind == "tool" and facts.failed and facts.result is None and (words := genai.failure(span)) is not None:
-        facts.result = words
-        facts.withheld = tuple(field for field in facts.withheld if field != "result")
+    if facts.kind == "tool" and facts.failed and facts.result is None:
+        _excuse(facts, span)
     get = span.attributes.get
     for field, names in IDENTITY.items():
         if not getattr(facts, field) and (value := first(get, names)) is not None:
             setattr(facts, field, text(value))
     facts.session = session or facts.session
     return judged(facts, span)
+
+
+def _excuse(facts: Facts, span: Span) -> None:
+    """The words of a tool's error are its result where no convention tells one, unless its sender hides content."""
+    if not any(map(is_marker, span.attributes.values())) and (words := genai.failure(span)) is not None:
+        facts.result = words
+        facts.withheld = tuple(field for field in facts.withheld if field != "result")
 
 
 def _is_wanting(facts: Facts) -> bool:
@@ -92,29 +99,34 @@ def merged(told: Sequence[Facts]) -> Facts:
     A field is withheld only if none tells it, and cut only if none tells the whole of it.
     """
     whole, *others = told
-    tell = {
-        field for one in told for field in _CONTENT if getattr(one, field) is not None and field not in one.withheld
-    }
+    withheld = [
+        field
+        for field in dict.fromkeys(field for one in told for field in one.withheld)
+        if not any(field not in one.withheld and getattr(one, field) is not None for one in told)
+    ]
     for other in others:
         if whole.kind == "context" and other.kind != "context":
             whole.kind, whole.piece = other.kind, other.piece
         for field in _SCALARS:
-            if not getattr(whole, field):
-                setattr(whole, field, getattr(other, field))
-        for field in _CONTENT:
-            mine, theirs = getattr(whole, field), getattr(other, field)
-            better = theirs is not None and field not in other.cut
-            bare = field in whole.withheld and field not in other.withheld  # mine are roles and names without content
-            if theirs is not None and (mine is None or bare or (field in whole.cut and better)):
+            if (theirs := getattr(other, field)) and not getattr(whole, field):
                 setattr(whole, field, theirs)
-                whole.withheld = tuple(name for name in whole.withheld if name != field)
-                whole.cut = tuple(name for name in whole.cut if name != field)
-                if field in other.cut:
+        for field in _CONTENT:
+            if (theirs := getattr(other, field)) is None:
+                continue
+            mine = getattr(whole, field)
+            better = field not in other.cut
+            bare = field in whole.withheld and field not in other.withheld  # mine are roles and names without content
+            if mine is None or bare or (field in whole.cut and better):
+                setattr(whole, field, theirs)
+                if field in whole.withheld:
+                    whole.withheld = tuple(name for name in whole.withheld if name != field)
+                if field in whole.cut:
+                    whole.cut = tuple(name for name in whole.cut if name != field)
+                if not better:
                     whole.cut += (field,)
             elif field == "arguments" and isinstance(mine, str) and isinstance(theirs, dict) and better:
                 whole.arguments = theirs
         whole.finish = whole.finish or other.finish
-        whole.withheld = tuple(dict.fromkeys((*whole.withheld, *other.withheld)))
         whole.failed |= other.failed
         whole.gated |= other.gated
         whole.opaque |= other.opaque
@@ -122,7 +134,7 @@ def merged(told: Sequence[Facts]) -> Facts:
             whole.input_tokens = other.input_tokens
         if whole.output_tokens < 0:
             whole.output_tokens = other.output_tokens
-    whole.withheld = tuple(field for field in whole.withheld if field not in tell)
+    whole.withheld = tuple(withheld)
     return whole
 
 

@@ -123,3 +123,12 @@ def test_roles_without_words_are_withheld() -> None:
     found = facts(span(told))
     assert (found.withheld, found.opaque) == (("inputs", "outputs"), False)
     assert said(found.outputs) == [("assistant", ("mail", None, "c"))]
+
+
+def test_an_error_is_the_result_only_where_no_convention_tells_one() -> None:
+    told = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "mail", "tool_arguments": "{}"}
+    events = [("exception", {"exception.message": "no such mailbox"})]
+    assert facts(span(told, status=2, events=events)).result == "no such mailbox"
+    assert facts(span({**told, "tool_response": "Try again."}, status=2, events=events)).result == "Try again."
+    hidden = facts(span({**told, "tool_response": "<REDACTED>"}, status=2, events=events))
+    assert (hidden.result, hidden.failed, hidden.withheld) == (None, True, ("result",))
