@@ -23,7 +23,7 @@ from sidecar.core.digests import remember
 from sidecar.core.events import KIND, Event, Message, Reasoning, SessionKey, ToolCall
 from sidecar.core.findings import Finding
 from sidecar.core.pipeline import Outcome, Pipeline
-from sidecar.core.places import Telling, assemble
+from sidecar.core.places import Report, assemble
 from sidecar.core.semconv.facts import Facts, Turn
 from sidecar.core.sessions import Session
 from sidecar.core.span import Record, Span
@@ -54,7 +54,7 @@ class Moment(Struct, frozen=True):
 class _Call(Struct):
     """A model call as its records come: all of them are one moment, at the end of its span or of the last record."""
 
-    tellings: list[Telling] = []
+    reports: list[Report] = []
     at_ns: int = 0
     has_span: bool = False
     version: int = 0
@@ -135,7 +135,7 @@ def ordered(
                 yield played, moment
             elif call is not None:
                 calls.pop((trace_id, span_id), None)
-                for record, facts in assemble(call.tellings):
+                for record, facts in assemble(call.reports):
                     yield played, Moment(record.span, facts, begin=True, end=True)
 
     while streams:
@@ -151,7 +151,7 @@ def ordered(
             note(span, facts)
             if facts is not None and facts.kind == "model" and span.trace_id and span.span_id:
                 call = calls.setdefault((span.trace_id, span.span_id), _Call())
-                call.tellings.append((Record(span, position=(0, count)), facts))
+                call.reports.append((Record(span, position=(0, count)), facts))
                 at_ns = span.end_ns + delay_ns
                 is_span = span.signal == "span"
                 call.at_ns = at_ns if is_span else call.at_ns if call.has_span else max(call.at_ns, at_ns)

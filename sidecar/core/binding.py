@@ -87,6 +87,8 @@ class Bindings:
         self._calls: dict[tuple[str, str, bytes], SessionKey] = {}
         self._did: dict[tuple[str, bytes], tuple[SessionKey | None, int]] = {}
         self._hosts: dict[tuple[str, str], dict[str, Host]] = {}
+        self._lonely: dict[tuple[str, str], dict[str, Host]] = {}
+        self._joined: list[tuple[tuple[str, str], tuple[str, str]]] = []
         self._guests: dict[tuple[str, str], Host] = {}
         self.stirred: dict[tuple[str, str], None] = {}
         self.touched: Callable[[tuple[str, str]], None] = lambda key: None
@@ -137,11 +139,31 @@ class Bindings:
             hosts = {} if hosts is None else hosts
             remember(hosts, span.span_id, mine, MAX_HOSTS_OF_NAME)
             remember(self._hosts, name, hosts, MAX_HOSTS)
-        elif not span.parent_id and not facts.session:
-            lonely = (realm, f"{span.trace_id}:{span.span_id}")
+            for guest in list(self._lonely.get(name, {}).values()):
+                if _is_around(mine, guest):
+                    self._take_in(realm, name, guest, mine)
+        elif (
+            not span.parent_id and not facts.session and (realm, f"{mine.trace_id}:{mine.span_id}") not in self._guests
+        ):
             around = [host for host in (hosts or {}).values() if _is_around(host, mine)]
-            if len(around) == 1 and lonely not in self._guests:
-                remember(self._guests, lonely, around[0], MAX_HOSTS)
+            if len(around) == 1:
+                self._take_in(realm, name, mine, around[0])
+            elif not around:
+                lonely = self._lonely.get(name, {})
+                remember(lonely, span.span_id, mine, MAX_HOSTS_OF_NAME)
+                remember(self._lonely, name, lonely, MAX_HOSTS)
+
+    def _take_in(self, realm: str, name: tuple[str, str], guest: Host, host: Host) -> None:
+        if self._lonely.get(name, {}).pop(guest.span_id, None) is not None:
+            self._joined.append(((realm, guest.trace_id), (realm, host.trace_id)))
+        remember(self._guests, (realm, f"{guest.trace_id}:{guest.span_id}"), host, MAX_HOSTS)
+
+    def take_joined(self) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+        """(guest's trace, host's trace) where the guest came before its host; emptied by asking."""
+        if not self._joined:
+            return []
+        joined, self._joined = self._joined, []
+        return joined
 
     def host_place(self, realm: str, span: Span) -> str:
         """The span that tells what `span` keeps to itself, as ``trace_id:span_id``; "" where there is none."""
@@ -168,6 +190,12 @@ class Bindings:
         parents = self._strangers.get(key, {})
         remember(parents, span.span_id, span.parent_id, MAX_SPANS_OF_STRANGER)
         remember(self._strangers, key, parents, MAX_STRANGERS)
+
+    def take_stirred(self) -> list[tuple[str, str]]:
+        """Traces of which more is known since spans of theirs were bound; emptied by asking."""
+        stirred = list(self.stirred)
+        self.stirred.clear()
+        return stirred
 
     def _stir(self, key: tuple[str, str]) -> None:
         remember(self.stirred, key, None, MAX_TRACES)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -24,11 +25,12 @@ from sidecar.core.engine import MAX_TOOLS, Engine, all_patterns
 from sidecar.core.events import NO_AGENT, Agent, Event, Message, Reasoning, SessionKey, ToolCall
 from sidecar.core.evidence import unkeyed
 from sidecar.core.findings import Evidence, Finding, Severity
+from sidecar.core.journal import Journals, Question, arranged
 from sidecar.core.organisation import Organisation
 from sidecar.core.reader import Catalogue, Reader
 from sidecar.core.runstate import RunStates
 from sidecar.core.semconv.facts import Facts
-from sidecar.core.sessions import MAX_KINDS, Session, SessionTable
+from sidecar.core.sessions import MAX_FOUND, MAX_KINDS, TOLD, Session, SessionTable
 from sidecar.core.span import LOCAL, Record, Span
 from sidecar.core.text.scan import PatternSet
 from sidecar.core.triage.alerts import AlertBook
@@ -38,6 +40,7 @@ from sidecar.core.weave import Asked, Notice, Weaver
 from sidecar.errors import ControlError
 
 MAX_DECISIONS, MAX_CAUSES, MAX_TREE, MAX_PARENTS = 20_000, 16, 10_000, 20_000
+MAX_ROUNDS = 8
 
 NOTICE_SEVERITY = {
     "conflicting_duplicate": Severity.MEDIUM,
@@ -61,6 +64,8 @@ class Outcome(Struct):
         decisions: Of all acts that were judged.
         alerts: Alerts that opened, changed or resolved; the newest state of each is last.
         transitions: Changes of run states that hold already and want to be stored and told.
+        retold: Sessions that were put in order, with all their events since they are journaled; of these, `events` has
+            only what is new.
         renamed: (old, new) session keys that turned out to be one session.
     """
 
@@ -70,6 +75,7 @@ class Outcome(Struct):
     alerts: list[Alert] = []
     transitions: list[Transition] = []
     events: list[Event] = []
+    retold: list[tuple[SessionKey, list[Event]]] = []
     renamed: list[tuple[SessionKey, SessionKey]] = []
 
 
@@ -96,6 +102,8 @@ class Pipeline:
         options: Detector name → keyword arguments of its constructor.
         closed: Whether tools that the catalogue does not know are denied.
         capacity: Sessions remembered.
+        journal_bytes: How much of what sessions were told lately is kept, to put late telemetry in order (0: nothing;
+            a replay is in order by itself).
         sign: Text → keyed hash, for evidence; without a key of the installation's own equal texts can be guessed.
         present: Whether somebody is there who can hold a session's agent; in a replay everybody is.
     """
@@ -113,6 +121,7 @@ class Pipeline:
         capacity: int = 50_000,
         present: Callable[[SessionKey], bool] = lambda key: True,
         sign: Callable[[str], str] = unkeyed,
+        journal_bytes: int = 0,
     ) -> None:
         self.policy = policy
         self.patterns = patterns or PatternSet(all_patterns(detectors))
@@ -120,7 +129,10 @@ class Pipeline:
         self.sessions = SessionTable(capacity=capacity)
         self.sessions.held = self.runs.is_held
         self.reader = Reader(catalogue, self.patterns, organisation or Organisation())
-        self.weaver = Weaver(self.sessions, read_arguments=self.reader.arguments, read_text=self.reader.text)
+        self.journals = Journals(journal_bytes, self._dump)
+        self.weaver = Weaver(
+            self.sessions, read_arguments=self.reader.arguments, read_text=self.reader.text, journals=self.journals
+        )
         services = {"find": self.patterns.find, "sign": sign}
         self.engine = Engine(detectors, options=options, services=services, is_held=self.runs.is_held)
         self.sessions.joined = self.engine.absorb
@@ -158,6 +170,8 @@ class Pipeline:
         the session has told nothing more: what came with the question may be the reason not to.
         """
         outcome = Outcome()
+        if self.journals.is_dirty(self.sessions.resolve(asked.session)):
+            self._put_in_order(outcome, now_ns)
         session, event, new = self.weaver.ask(asked, now_ns)
         self._inherit(outcome)
         known = None if new else self._answers.get(event.event_id)
@@ -168,6 +182,7 @@ class Pipeline:
                 outcome.decision = known.decision
                 return outcome
         before = None if known is None else known.decision
+        self.journals.tell(session.key, event)
         self._event(event, session, outcome, asked=True, now_ns=now_ns, before=before)
         outcome.decision = outcome.decisions[-1]
         return outcome
@@ -195,7 +210,11 @@ class Pipeline:
             last: The stream has ended; nothing more will come.
         """
         outcome = Outcome()
+        if last:
+            self._all(self.weaver.pieces_due(now_ns, all_of_them=True), outcome, asked=False, now_ns=now_ns)
+        self._put_in_order(outcome, now_ns)
         self._all(self.weaver.due(now_ns, all_of_them=last), outcome, asked=False, now_ns=now_ns)
+        self.journals.expire(now_ns)
         self.engine.learn(now_ns, self._about_to_change)
         for key in self.runs.overdue(now_ns):
             run = self.runs.get(key)
@@ -351,11 +370,66 @@ class Pipeline:
         for event in events:
             session = self.sessions.get(event.session)
             if session is not None:
-                self._event(event, session, outcome, asked=asked, now_ns=now_ns)
+                if self.journals.is_kept and self.journals.tell(session.key, event):
+                    self._event_again(event, session, outcome, now_ns)
+                else:
+                    self._event(event, session, outcome, asked=asked, now_ns=now_ns)
         if self.weaver.notices:
             for notice in self.weaver.notices:
                 self._noticed(notice, outcome, now_ns)
             self.weaver.notices.clear()
+
+    # ------------------------------------------------------------ late telemetry
+
+    def _put_in_order(self, outcome: Outcome, now_ns: int) -> None:
+        """Tells sessions anew that were told out of order; what that moves to another session, that one, too."""
+        if not self.journals.is_kept:
+            return
+        self.weaver.stirred()
+        for _ in range(MAX_ROUNDS):
+            keys = self.journals.dirty()
+            if not keys:
+                break
+            for key in keys:
+                self._retell(key, outcome, now_ns)
+
+    def _retell(self, key: SessionKey, outcome: Outcome, now_ns: int) -> None:
+        journal, session = self.journals.take(key), self._about_to_change(key)
+        if journal is None or session is None:
+            return
+        self.weaver.forget(session)
+        if journal.base is not None:
+            before = msgspec.msgpack.decode(journal.base, type=Session)
+            before.states = self.engine.revive(before.states, by_session=True)
+            for name in TOLD:
+                setattr(session, name, getattr(before, name))
+        events: list[Event] = []
+        for telling in arranged(journal):
+            told: list[Event]
+            if isinstance(telling, Question):
+                told = [self.weaver.ask(telling.asked, now_ns, telling.event_id)[1]]
+            else:
+                told = self.weaver.weave_all(telling, now_ns, again=True)
+            events += told
+            self._all(told, outcome, asked=False, now_ns=now_ns)
+        self.weaver.name_by_first(session, now_ns)
+        self._all((), outcome, asked=False, now_ns=now_ns)
+        outcome.retold.append((self.sessions.resolve(key), events))
+
+    def _event_again(self, event: Event, session: Session, outcome: Outcome, now_ns: int) -> None:
+        """An event that detectors have seen is told again, perhaps after others: only what they find now counts."""
+        judgement = self.engine.step(session, event, now_ns, again=True)
+        findings = [finding for finding in judgement.findings if finding.id not in session.found]
+        if event.unscored:
+            session.note_unscored(tuple(reason for reason in event.unscored if reason != "withheld"))
+        if event.reading.hits and not session.aware and _in_own_words(event):
+            session.aware = bool(event.reading.hit("aware."))
+        if findings:
+            self._judged(event, session, findings, judgement.failed, outcome, asked=False, now_ns=now_ns, before=None)
+
+    def _dump(self, session: Session) -> bytes:
+        states = {name: state.dump() for name, state in session.states.items() if hasattr(state, "dump")}
+        return msgspec.msgpack.encode(replace(session, states=states))
 
     def _event(
         self, event: Event, session: Session, outcome: Outcome, *, asked: bool, now_ns: int,
@@ -381,8 +455,15 @@ class Pipeline:
             self._ran(event, session, outcome, now_ns)
         if judgement.failed:  # also where it only read: what it did not take in it cannot find later
             session.note_unscored(("detector_failed",))
+        self._judged(event, session, findings, judgement.failed, outcome, asked=asked, now_ns=now_ns, before=before)
+
+    def _judged(
+        self, event: Event, session: Session, findings: list[Finding], failed: tuple[str, ...], outcome: Outcome, *,
+        asked: bool, now_ns: int, before: Decision | None,
+    ) -> None:  # fmt: skip
+        """What policy makes of what detectors found in an event."""
         if isinstance(event, ToolCall) and event.phase == "started":
-            self._act(event, session, findings, judgement.failed, outcome, asked=asked, now_ns=now_ns, before=before)
+            self._act(event, session, findings, failed, outcome, asked=asked, now_ns=now_ns, before=before)
             return
         if not findings:
             return
@@ -448,6 +529,10 @@ class Pipeline:
         outcome.decisions.append(decision)
 
     def _count(self, session: Session | None, finding: Finding, action: Action, outcome: Outcome, now_ns: int) -> None:
+        if session is not None and self.journals.is_kept:
+            if finding.id in session.found:
+                return
+            remember(session.found, finding.id, None, MAX_FOUND)
         outcome.findings.append(finding)
         if session is not None:
             risk.add(session, finding)

@@ -10,36 +10,36 @@ from sidecar.core.semconv import merged
 from sidecar.core.semconv.facts import Facts, Turn
 from sidecar.core.span import Record
 
-Telling = tuple[Record, Facts]
+Report = tuple[Record, Facts]
 
 
-def assemble(tellings: Sequence[Telling]) -> list[Telling]:
+def assemble(reports: Sequence[Report]) -> list[Report]:
     """Tellings of model calls that bear one span id, as one for each call, in the order of time.
 
     Messages that came one a record are put together. Where they hold several calls (records of a span that is no
     model call's own), an input after an output begins the next one.
     """
-    whole = [telling for telling in tellings if not telling[1].piece]
+    whole = [report for report in reports if not report[1].piece]
     pieces = sorted(
-        (telling for telling in tellings if telling[1].piece),
-        key=lambda telling: (telling[0].span.end_ns, telling[1].inputs is None, telling[0].position),
+        (report for report in reports if report[1].piece),
+        key=lambda report: (report[0].span.end_ns, report[1].inputs is None, report[0].position),
     )
-    whole.sort(key=lambda telling: (telling[0].span.signal == "log", telling[0].span.end_ns))
-    calls: list[list[Telling]] = []
-    for telling in pieces:
-        if not calls or (telling[1].inputs is not None and calls[-1][-1][1].inputs is None):
+    whole.sort(key=lambda report: (report[0].span.signal == "log", report[0].span.end_ns))
+    calls: list[list[Report]] = []
+    for report in pieces:
+        if not calls or (report[1].inputs is not None and calls[-1][-1][1].inputs is None):
             calls.append([])
-        calls[-1].append(telling)
+        calls[-1].append(report)
     told = [_joined(call) for call in calls]
     if whole:
         (record, facts), *more = whole
-        again = [telling for telling in more if telling[0].span.signal == "span"]  # came twice: not ours to judge
+        again = [report for report in more if report[0].span.signal == "span"]  # came twice: not ours to judge
         others = [replace(other) for one, other in (*more, *told[-1:]) if one.span.signal == "log"]
         return [*_numbered(told[:-1]), (record, _told(merged([replace(facts), *others]))), *again]
     return _numbered(told)
 
 
-def _numbered(calls: list[Telling]) -> list[Telling]:
+def _numbered(calls: list[Report]) -> list[Report]:
     """Calls that share a span id, each with one of its own; the last one keeps it."""
     named = []
     for n, (record, facts) in enumerate(calls, 1):
@@ -49,7 +49,7 @@ def _numbered(calls: list[Telling]) -> list[Telling]:
     return named
 
 
-def _joined(pieces: Sequence[Telling]) -> Telling:
+def _joined(pieces: Sequence[Report]) -> Report:
     record = pieces[-1][0]
     inputs: list[Turn] = []
     outputs: list[Turn] = []

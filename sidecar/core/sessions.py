@@ -17,8 +17,15 @@ from sidecar.core.span import Grade
 ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-")
 MAX_ID, MAX_TOLD = 128, 200
 MAX_ACTS, MAX_TEXTS, MAX_ALIASES, MAX_MENTIONS, MAX_OWN_DOMAINS = 256, 256, 256, 1024, 32
-MAX_PLACES_OF_ACT, MAX_HEARD, MAX_HEARD_TEXT = 16, 4, 4096
+MAX_PLACES_OF_ACT, MAX_HEARD, MAX_HEARD_TEXT, MAX_FOUND = 16, 4, 4096, 1024
 MAX_INTENTS, MAX_CHAINS, MAX_CALLS, MAX_UNSEEN, MAX_KINDS = 64, 64, 64, 64, 64
+
+
+TOLD = (
+    "acts", "intents", "chains", "texts", "heard", "calls", "unseen", "states", "unscored", "mentions", "own_domains",
+    "span_count", "act_count", "saw_tool_span", "saw_model", "aware",
+)  # fmt: skip
+"""Fields of a `Session` that follow from what it was told; the others are people's, or hold for good."""
 
 
 def clean_id(told: str) -> str:
@@ -97,6 +104,7 @@ class Session(Struct):
         suspicion: Family → the gravest weighted score so far, 0..1.
         unscored: Reasons, in order of appearance (a dict used as an ordered set).
         kinds: Id of a finding that held or paused → what kind of act it was about (`pipeline.kind_of`).
+        found: Ids of findings that have been counted, the latest; a session that is told anew counts none twice.
         cleared: Kinds of acts that a reviewer cleared.
         refused: Kinds of acts that a reviewer found to be what an alert said; they are denied, also after a resume.
         mentions: Address or domain → the highest rank (`core.reader.RANKS`) of those who named it.
@@ -134,6 +142,7 @@ class Session(Struct):
     mentions: dict[str, int] = {}
     own_domains: dict[str, None] = {}
     kinds: dict[str, str] = {}
+    found: dict[str, None] = {}
     agent_rank: int = 0
     told: str = ""
     offset_ns: int = 0
@@ -201,7 +210,7 @@ class Session(Struct):
             (self.calls, other.calls, MAX_CALLS), (self.unseen, other.unseen, MAX_UNSEEN),
             (self.unscored, other.unscored, MAX_KINDS),
             (self.cleared, other.cleared, MAX_KINDS), (self.refused, other.refused, MAX_KINDS),
-            (self.kinds, other.kinds, MAX_KINDS),
+            (self.kinds, other.kinds, MAX_KINDS), (self.found, other.found, MAX_FOUND),
             (self.own_domains, other.own_domains, MAX_OWN_DOMAINS), (self.mentions, other.mentions, MAX_MENTIONS),
         )  # fmt: skip
         for mine, theirs, limit in memories:
@@ -335,6 +344,10 @@ class SessionTable:
         while len(self._aliases) > self._alias_capacity:
             del self._aliases[next(iter(self._aliases))]
         return target
+
+    def free(self, alias: SessionKey) -> None:
+        """A former id means nothing any more; it is about to be a session's id again."""
+        self._aliases.pop(alias, None)
 
     def drop(self, key: SessionKey) -> None:
         """Forgets a session."""

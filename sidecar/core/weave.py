@@ -7,7 +7,7 @@ already said.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -27,7 +27,8 @@ from sidecar.core.events import (
     ToolCall,
 )
 from sidecar.core.history import ASSISTANT, ending, walk
-from sidecar.core.places import assemble
+from sidecar.core.journal import Journals
+from sidecar.core.places import Report, assemble
 from sidecar.core.reading import NOTHING_READ, Reading
 from sidecar.core.semconv.facts import Facts, Part, Turn, plain_text
 from sidecar.core.sessions import (
@@ -37,6 +38,7 @@ from sidecar.core.sessions import (
     MAX_TEXTS,
     MAX_TOLD,
     MAX_UNSEEN,
+    TOLD,
     Act,
     Intent,
     Session,
@@ -99,14 +101,19 @@ class Weaver:
         table: The sessions; shared with the engine.
         read_arguments: (session, tool, description, arguments) → reading of an act about to run.
         read_text: (session, field, text, role) → reading of a text.
+        journals: What sessions were told, where they are to be told anew if it was out of order.
     """
 
-    def __init__(self, table: SessionTable, *, read_arguments: ReadArguments, read_text: ReadText) -> None:
+    def __init__(
+        self, table: SessionTable, *, read_arguments: ReadArguments, read_text: ReadText,
+        journals: Journals | None = None,
+    ) -> None:  # fmt: skip
         self.table = table
+        self.journals = Journals(0, lambda session: b"") if journals is None else journals
         self._read_arguments, self.read_text = read_arguments, read_text
         self.bindings = Bindings()
         self._named_calls: dict[str, SessionKey] = {}
-        self._pieces: dict[tuple[str, str], list[tuple[Record, Facts]]] = {}
+        self._pieces: dict[tuple[str, str], list[Report]] = {}
         self._waiting: dict[SessionKey, None] = {}
         self._same = Known()
         self.notices: list[Notice] = []
@@ -131,39 +138,57 @@ class Weaver:
         self.bindings.note(record.speaker.realm, span, facts)
         if facts is None or facts.kind == "context":
             return []
+        for guest, host in self.bindings.take_joined():
+            self._join(guest, host, now_ns)
         if facts.kind != "model" or not end:
             return self._weave(record, facts, now_ns, begin=begin, end=end)
-        return [
-            event
-            for whole, told in self._assembled(record, facts, now_ns)
-            for event in self._weave(whole, told, now_ns, begin=begin, end=end)
-        ]
+        return self.weave_all(self._complete(record, facts), now_ns)
 
-    def _assembled(self, record: Record, facts: Facts, now_ns: int) -> list[tuple[Record, Facts]]:
-        """Tellings of a model call that are complete now: messages that come one a record wait for its end."""
+    def _join(self, guest: tuple[str, str], host: tuple[str, str], now_ns: int) -> None:
+        """A trace of its own turns out to tell what a span of another tells."""
+        mine, other = self.bindings.traces.get(guest), self.bindings.traces.get(host)
+        if mine is None or mine.session is None or mine.claimed or other is None:
+            return
+        session = other.session or SessionKey(host[0], f"trace:{host[1]}")
+        other.session = session
+        bound = self.bind(mine.session, session, now_ns)
+        self.journals.stir(bound.key)
+
+    def _complete(self, record: Record, facts: Facts) -> list[Report]:
+        """All that is told of a model call that is complete now: messages that come one a record wait for its end."""
         key = (record.speaker.realm, f"{record.span.trace_id}:{record.span.span_id}")
         if not facts.piece and key not in self._pieces:
             return [(record, facts)]
-        tellings = self._pieces.pop(key, [])
-        tellings.append((record, facts))
-        if not facts.piece or facts.outputs is not None or len(tellings) >= MAX_PIECES:
-            return assemble(tellings)
-        self._pieces[key] = tellings
-        if len(self._pieces) > MAX_PLACES:
-            return assemble(self._pieces.pop(next(iter(self._pieces))))
-        return []
+        reports = self._pieces.pop(key, [])
+        reports.append((record, facts))
+        if not facts.piece or facts.outputs is not None or len(reports) >= MAX_PIECES:
+            return reports
+        self._pieces[key] = reports
+        return self._pieces.pop(next(iter(self._pieces))) if len(self._pieces) > MAX_PLACES else []
 
-    def _weave(self, record: Record, facts: Facts, now_ns: int, *, begin: bool, end: bool) -> list[Event]:
-        span = record.span
-        if facts.kind == "model" and self.bindings.host_place(record.speaker.realm, span):
-            self.duplicates += end
+    def weave_all(self, reports: list[Report], now_ns: int, *, again: bool = False) -> list[Event]:
+        """Events of reports that bear one span id; `again` when they were woven before, in a session told anew."""
+        if len(reports) == 1 and not reports[0][1].piece:
+            return self._weave(*reports[0], now_ns, begin=True, end=True, again=again)
+        events: list[Event] = []
+        for record, facts in assemble(reports):
+            events += self._weave(record, facts, now_ns, begin=True, end=True, again=again, raw=reports)
+            reports = []
+        return events
+
+    def _weave(
+        self, record: Record, facts: Facts, now_ns: int, *, begin: bool, end: bool, again: bool = False,
+        raw: Sequence[Report] | None = None,
+    ) -> list[Event]:  # fmt: skip
+        span, realm = record.span, record.speaker.realm
+        if facts.kind == "model" and self.bindings.host_place(realm, span):
+            self.duplicates += end and not again
             return []
         session = self._session_of(record.speaker, span, facts, now_ns)
         told, span = span, oddities.date(session, span, record.arrived_ns)
         agent = self._agent_of(session, record.speaker, span)
         place = f"{span.trace_id}:{span.span_id}"
-        again = end and span.signal == "span" and not self.bindings.is_new(record.speaker.realm, span)
-        if again:
+        if end and not again and span.signal == "span" and not self.bindings.is_new(realm, span):
             self.duplicates += 1
             if facts.kind == "tool":
                 self._check_duplicate(session, agent, span, facts, place)
@@ -171,6 +196,14 @@ class Weaver:
                 self._conflict(session, agent, span, place, "")
             return []
         events: list[Event] = []
+        if begin and end and self.journals.is_kept:
+            named, _ = self.bindings.agent_of(realm, span)
+            if facts.kind == "model" and place in session.calls:
+                self.journals.stir(session.key)  # what tells of it already is to be one with this
+            if raw is None:
+                self.journals.note(session, replace(record, span=told), facts, named, span.end_ns, now_ns)
+            for one, said in raw or ():
+                self.journals.note(session, one, said, named, one.span.end_ns, now_ns)
         if end:
             session.span_count += span.signal == "span"
             self._look_at(session, agent, told, span, facts, record.arrived_ns, place, events)
@@ -190,8 +223,12 @@ class Weaver:
                 self._end_run(session, agent, span, facts, place, events)
         return events
 
-    def ask(self, asked: Asked, now_ns: int) -> tuple[Session, ToolCall, bool]:
-        """The act in question as an event, and whether it is new (False: asked before, or already seen)."""
+    def ask(self, asked: Asked, now_ns: int, named: str = "") -> tuple[Session, ToolCall, bool]:
+        """The act in question as an event, and whether it is new (False: asked before, or already seen).
+
+        Args:
+            named: The act's id, where the question is told anew.
+        """
         session = self.table.open(asked.session, now_ns)
         session.gated = True
         if asked.agent != NO_AGENT:
@@ -204,7 +241,8 @@ class Weaver:
             act = self._remember_act(
                 session,
                 Act(
-                    event_id=self._event_id(
+                    event_id=named
+                    or self._event_id(
                         session, asked.call_id, f"gate:{session.key.id}:{session.act_count}:{digest.hex()}"
                     ),
                     tool=self._same(asked.tool),
@@ -216,6 +254,8 @@ class Weaver:
                 ),
             )
         act.gated = True
+        if self.journals.is_kept:
+            self.journals.ask(session, asked, act.event_id, asked.at_ns, now_ns)
         if intent is not None and intent.call_id != act.call_id:
             act.asked_as = intent.call_id
         reading = self._read_arguments(session, asked.tool, "", asked.arguments)
@@ -237,12 +277,7 @@ class Weaver:
 
     def due(self, now_ns: int, *, all_of_them: bool = False) -> list[Event]:
         """Acts that a model asked for and nobody else told of in time; `all_of_them` at the end of a stream."""
-        events: list[Event] = []
-        for began, tellings in list(self._pieces.items()):
-            if all_of_them or now_ns - tellings[-1][0].arrived_ns >= INTENT_WAIT_NS:
-                del self._pieces[began]
-                for record, facts in assemble(tellings):
-                    events += self._weave(record, facts, now_ns, begin=True, end=True)
+        events = self.pieces_due(now_ns, all_of_them=all_of_them)
         for key in sorted(self._waiting):  # the same order after a restart
             session = self.table.get(key)
             if session is None:
@@ -258,6 +293,15 @@ class Weaver:
                     session.unseen[place] = 0
             if session.gated or not (session.intents or any(session.unseen.values())):
                 del self._waiting[key]
+        return events
+
+    def pieces_due(self, now_ns: int, *, all_of_them: bool = False) -> list[Event]:
+        """What the messages of model calls tell that came one a record and of which no end has come in time."""
+        events: list[Event] = []
+        for began, reports in list(self._pieces.items()):
+            if all_of_them or now_ns - reports[-1][0].arrived_ns >= INTENT_WAIT_NS:
+                del self._pieces[began]
+                events += self.weave_all(reports, now_ns)
         return events
 
     def expect(self, session: Session) -> None:
@@ -280,6 +324,7 @@ class Weaver:
         old = self.table.resolve(old)
         session = self.table.rename(old, new, now_ns)
         if old != session.key:
+            self.journals.move(old, session.key)
             self.renamed.append((old, session.key))
             for intent in list(session.intents.values()):
                 if name_act(session, intent) is not None:
@@ -287,6 +332,36 @@ class Weaver:
             if self._waiting.pop(old, 0) is None:
                 self._waiting[session.key] = None
         return session
+
+    def stirred(self) -> None:
+        """Marks the sessions of which spans would be another's, or another agent's, by what has come since."""
+        for trace in self.bindings.take_stirred():
+            for key in self.journals.sessions_of(trace):
+                for entry in self.journals.entries(key):
+                    span = entry.record.span
+                    if span.trace_id != trace[1]:
+                        continue
+                    claim = self.bindings.claim_of(trace[0], span)
+                    moved = claim is not None and self.table.resolve(claim) != key
+                    if moved or self.bindings.agent_of(trace[0], span)[0] != entry.named:
+                        self.journals.stir(key)
+                        break
+
+    def forget(self, session: Session) -> None:
+        """Empties what a session remembers of its telemetry: it is about to be told anew."""
+        fresh = Session(session.key, session.created_ns, session.last_ns)
+        for name in TOLD:
+            setattr(session, name, getattr(fresh, name))
+
+    def name_by_first(self, session: Session, now_ns: int) -> None:
+        """A session that nobody names goes by its first trace, whichever came first."""
+        entries = self.journals.entries(session.key)
+        if session.key.id.startswith("trace:") and entries:
+            first = min(entries, key=lambda entry: entry.order).record.span.trace_id
+            name = SessionKey(session.key.realm, f"trace:{first}")
+            if name != session.key and self.table.get(name) in (None, session):
+                self.table.free(name)
+                self.bind(session.key, name, now_ns)
 
     # ------------------------------------------------------------ sessions and agents
 
