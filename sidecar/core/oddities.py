@@ -78,8 +78,17 @@ def _texts(span: Span) -> Iterator[tuple[str, str]]:
 def owner(table: SessionTable, key: SessionKey, speaker: Speaker) -> Session | None:
     """The session of another's credential that bears the id which `speaker` names for the first time.
 
-    Realms never share a session, so nothing of the other's is touched; but nobody comes upon a long id by chance.
+    Realms never share a session, so nothing of the other's is touched; but nobody comes upon a long id by chance. Who
+    names it later is taken for who copied it, unless the other calls itself by the name of `speaker`: naming sessions
+    of an agent in advance must not be a way to have that agent accused.
     """
     if speaker.grade == "declared" or len(key.id) < UNIQUE_SESSION_ID or table.get(key) is not None:
         return None
-    return next((session for session in table.others(key) if session.grade != "declared"), None)
+    others = (session for session in table.others(key) if session.grade != "declared")
+    return next((session for session in others if not poses(session, speaker)), None)
+
+
+def poses(session: Session, speaker: Speaker) -> bool:
+    """Whether the agent of `session` calls itself by the name of `speaker`, which is not the name of its credential."""
+    told = session.agent.id
+    return bool(told) and told == speaker.agent != session.agent.name

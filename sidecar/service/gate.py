@@ -126,6 +126,7 @@ class Gate(Commands):
         for span in question.carried:
             self.settle(self.pipeline.feed(Record(span, question.speaker, asked_ns), asked_ns))
         outcome = self.pipeline.authorize(question.asked, asked_ns)
+        self._vouch(question.asked.session, question.speaker)
         self.settle(outcome)
         return outcome.decision
 

@@ -54,9 +54,17 @@ class Sessions(Recording):
         now_ns = self._clock_ns()
         self.settle(self.pipeline.open_session(key, agent, now_ns, parent=parent_key, task=task))
         key = self.pipeline.sessions.resolve(key)
+        self._vouch(key, speaker)
         if task:
             self._inherit_work(key, work_of(key, agent, task), now_ns)
         return key
+
+    def _vouch(self, key: SessionKey, speaker: Speaker) -> None:
+        """The door knows who runs this session: nobody else may name it (`core.oddities.owner`)."""
+        session = self.pipeline.sessions.get(key)
+        if session is not None and session.grade == "declared" != speaker.grade:
+            self.pipeline.sessions.touched(session)
+            session.grade = speaker.grade
 
     def _inherit_work(self, key: SessionKey, work: str, now_ns: int) -> None:
         """A pause sticks to the work: a new session with a paused one's task starts held, as its successor."""
