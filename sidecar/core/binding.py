@@ -12,10 +12,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from sidecar.core.digests import act_digest, bare, remember
+from sidecar.core.digests import act_digest, bare, event_id, remember
 from sidecar.core.events import SessionKey
 from sidecar.core.history import walk
-from sidecar.core.semconv.facts import Facts
+from sidecar.core.semconv.facts import Facts, plain_text
 from sidecar.core.sessions import clean_id
 from sidecar.core.span import Span
 
@@ -214,11 +214,14 @@ class Bindings:
         return trace
 
     def is_new(self, realm: str, span: Span) -> bool:
-        """Whether a span comes for the first time; from then on it has come."""
-        ended = self.trace((realm, span.trace_id)).ended
-        if span.span_id in ended:
+        """Whether a span or log record comes for the first time; from then on it has come."""
+        ended, name = self.trace((realm, span.trace_id)).ended, span.span_id
+        if span.signal == "log":
+            told = plain_text(span.attributes) + plain_text(span.body)
+            name = f"{name}:{span.end_ns}:{event_id(span.scope, span.name, told)}"
+        if name in ended:
             return False
-        remember(ended, span.span_id, None, MAX_SPANS_OF_TRACE)
+        remember(ended, name, None, MAX_SPANS_OF_TRACE)
         return True
 
     # ------------------------------------------------------------ whose

@@ -64,8 +64,8 @@ class Outcome(Struct):
         decisions: Of all acts that were judged.
         alerts: Alerts that opened, changed or resolved; the newest state of each is last.
         transitions: Changes of run states that hold already and want to be stored and told.
-        retold: Sessions that were put in order, with all their events since they are journaled; of these, `events` has
-            only what is new.
+        retold: Sessions that were put in order, with all their events since they are journaled: they stand in the
+            place of those told before. What `events` holds comes after.
         renamed: (old, new) session keys that turned out to be one session.
     """
 
@@ -360,7 +360,9 @@ class Pipeline:
             self.sessions.touched(session)
         return session
 
-    def _all(self, events: Iterable[Event], outcome: Outcome, *, asked: bool, now_ns: int) -> None:
+    def _all(
+        self, events: Iterable[Event], outcome: Outcome, *, asked: bool, now_ns: int, retold: bool = False
+    ) -> None:
         if self.weaver.renamed:  # before the events: what held the one id holds the other
             for old, new in self.weaver.renamed:
                 self._renamed(old, new, outcome, now_ns)
@@ -372,6 +374,8 @@ class Pipeline:
             if session is not None:
                 if self.journals.is_kept and self.journals.tell(session.key, event):
                     self._event_again(event, session, outcome, now_ns)
+                    if not retold:
+                        outcome.events.append(event)
                 else:
                     self._event(event, session, outcome, asked=asked, now_ns=now_ns)
         if self.weaver.notices:
@@ -411,10 +415,12 @@ class Pipeline:
             else:
                 told = self.weaver.weave_all(telling, now_ns, again=True)
             events += told
-            self._all(told, outcome, asked=False, now_ns=now_ns)
+            self._all(told, outcome, asked=False, now_ns=now_ns, retold=True)
         self.weaver.name_by_first(session, now_ns)
         self._all((), outcome, asked=False, now_ns=now_ns)
-        outcome.retold.append((self.sessions.resolve(key), events))
+        key = self.sessions.resolve(key)
+        outcome.retold.append((key, events))
+        outcome.events = [event for event in outcome.events if self.sessions.resolve(event.session) != key]
 
     def _event_again(self, event: Event, session: Session, outcome: Outcome, now_ns: int) -> None:
         """An event that detectors have seen is told again, perhaps after others: only what they find now counts."""

@@ -13,6 +13,10 @@ from sidecar.core.span import Record
 Report = tuple[Record, Facts]
 
 
+MAX_SAME = 16
+"""Records before one that are looked at for the same one."""
+
+
 def assemble(reports: Sequence[Report]) -> list[Report]:
     """Tellings of model calls that bear one span id, as one for each call, in the order of time.
 
@@ -26,7 +30,9 @@ def assemble(reports: Sequence[Report]) -> list[Report]:
     )
     whole.sort(key=lambda report: (report[0].span.signal == "log", report[0].span.end_ns))
     calls: list[list[Report]] = []
-    for report in pieces:
+    for n, report in enumerate(pieces):
+        if any(_is_same(report, other) for other in pieces[max(0, n - MAX_SAME) : n]):
+            continue  # it came twice
         if not calls or (report[1].inputs is not None and calls[-1][-1][1].inputs is None):
             calls.append([])
         calls[-1].append(report)
@@ -37,6 +43,10 @@ def assemble(reports: Sequence[Report]) -> list[Report]:
         others = [replace(other) for one, other in (*more, *told[-1:]) if one.span.signal == "log"]
         return [*_numbered(told[:-1]), (record, _told(merged([replace(facts), *others]))), *again]
     return _numbered(told)
+
+
+def _is_same(one: Report, other: Report) -> bool:
+    return one[0].span.end_ns == other[0].span.end_ns and one[1] == other[1]
 
 
 def _numbered(calls: list[Report]) -> list[Report]:

@@ -44,7 +44,7 @@ class Act(Struct, gc=False):
         wished: Whether a message that gives it no id has told of it.
         source: Who told of it first: the gate, a tool span, or a model's message.
         span: ``trace_id:span_id`` of its best evidence.
-        places: All spans and records that told of it, the latest `MAX_PLACES_OF_ACT`.
+        places: All spans that told of it, the latest `MAX_PLACES_OF_ACT`.
         scope: Instrumentation scope of its span, "" at the gate.
         result: Digest of the result, b"" until one is known.
     """

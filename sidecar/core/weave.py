@@ -140,6 +140,9 @@ class Weaver:
             return []
         for guest, host in self.bindings.take_joined():
             self._join(guest, host, now_ns)
+        if span.signal == "log" and not facts.piece and not self.bindings.is_new(record.speaker.realm, span):
+            self.duplicates += 1
+            return []
         if facts.kind != "model" or not end:
             return self._weave(record, facts, now_ns, begin=begin, end=end)
         return self.weave_all(self._complete(record, facts), now_ns)
@@ -472,7 +475,7 @@ class Weaver:
                     started_ns=start_ns,
                     source="span",
                     span=place,
-                    places=(place,),
+                    places=(place,) if span.signal == "span" else (),
                     scope=self._same(span.scope),
                     gated=facts.gated,
                 ),
@@ -490,7 +493,8 @@ class Weaver:
             if not act.span or act.source != "span" or (digest and not act.digest):
                 act.span = place
             act.scope = self._same(span.scope)
-            act.told_by(place)
+            if span.signal == "span":
+                act.told_by(place)
             if facts.tool and not act.tool:
                 act.tool = self._same(facts.tool)
                 if not digest:

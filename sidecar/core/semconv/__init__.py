@@ -99,6 +99,7 @@ def merged(told: Sequence[Facts]) -> Facts:
     A field is withheld only if none tells it, and cut only if none tells the whole of it.
     """
     whole, *others = told
+    whole.walked = None
     withheld = [
         field
         for field in dict.fromkeys(field for one in told for field in one.withheld)
