@@ -101,6 +101,8 @@ class App:
             closed=config.tools.closed,
             present=lambda key: agents.is_present(key),
             sign=lambda text: hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16, key=key).hexdigest(),
+            session_attributes=config.sessions.attributes,
+            journal_bytes=config.sessions.journal,
         )
         grants = Grants.load(data_dir, life_s=config.control.grant_life)
         self.losses = Losses(self.metrics)

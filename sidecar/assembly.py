@@ -38,6 +38,8 @@ def pipeline(
     capacity: int = 50_000,
     present: Callable[[SessionKey], bool] = lambda key: True,
     sign: Callable[[str], str] = unkeyed,
+    session_attributes: tuple[str, ...] = (),
+    journal_bytes: int = 0,
 ) -> Pipeline:
     """A pipeline with the shipped policy, catalogue and detectors where nothing else is given."""
     registrable("example.com")  # reads the Public Suffix List now: the first questions would time out waiting for it
@@ -53,6 +55,8 @@ def pipeline(
         capacity=capacity,
         present=present,
         sign=sign,
+        session_attributes=session_attributes,
+        journal_bytes=journal_bytes,
     )
 
 

@@ -18,7 +18,7 @@ from sidecar.core.triage import policy
 from sidecar.core.triage.policy import PolicyDocument
 from sidecar.errors import ConfigError
 from sidecar.observe.settings import ObserveSettings
-from sidecar.settings import Seconds, Settings
+from sidecar.settings import Bytes, Seconds, Settings
 from sidecar.sources.intake import IntakeSettings
 from sidecar.sources.kafka_settings import KafkaSettings
 from sidecar.sources.otlp import OtlpSettings
@@ -81,6 +81,19 @@ class Owner(Settings):
     """Name of a person or a team."""
 
 
+AttributeName = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class SessionSettings(Settings):
+    """How telemetry is put together into sessions."""
+
+    attributes: Annotated[tuple[AttributeName, ...], Field(max_length=16)] = ()
+    """Names of span and log attributes that hold a session id, beside those that are known."""
+    journal: Bytes = 64 * 2**20
+    """How much of what sessions were told in the last ten minutes is kept, so that what comes late is put in order. 0:
+    nothing; late telemetry is then judged where it comes."""
+
+
 class GateSettings(Settings):
     """The gate."""
 
@@ -129,6 +142,8 @@ class Config(Settings):
     """Who owns which agent role."""
     gate: GateSettings = GateSettings()
     """The gate."""
+    sessions: SessionSettings = SessionSettings()
+    """How telemetry becomes sessions."""
 
     @model_validator(mode="before")
     @classmethod

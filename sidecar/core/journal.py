@@ -157,6 +157,12 @@ class Journals:
         journal.told[name] = None
         return False
 
+    def was_told(self, key: SessionKey, event_id: str) -> bool:
+        """Whether detectors have seen that act begin."""
+        journal = self._journals.get(key)
+        told = {} if journal is None else journal.told
+        return f"{event_id}started" in told or f"{event_id}started+" in told
+
     def stir(self, key: SessionKey) -> None:
         """The session is to be told anew."""
         if key in self._journals:

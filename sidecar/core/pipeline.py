@@ -102,6 +102,7 @@ class Pipeline:
         options: Detector name → keyword arguments of its constructor.
         closed: Whether tools that the catalogue does not know are denied.
         capacity: Sessions remembered.
+        session_attributes: Further attributes that hold a session id.
         journal_bytes: How much of what sessions were told lately is kept, to put late telemetry in order (0: nothing;
             a replay is in order by itself).
         sign: Text → keyed hash, for evidence; without a key of the installation's own equal texts can be guessed.
@@ -121,6 +122,7 @@ class Pipeline:
         capacity: int = 50_000,
         present: Callable[[SessionKey], bool] = lambda key: True,
         sign: Callable[[str], str] = unkeyed,
+        session_attributes: tuple[str, ...] = (),
         journal_bytes: int = 0,
     ) -> None:
         self.policy = policy
@@ -141,6 +143,7 @@ class Pipeline:
         self.held: dict[str, Held] = {}
         self.known_pauses: frozenset[str] = frozenset()
         self._closed, self._present = closed, present
+        self._session_attributes = session_attributes
         self._answers: dict[str, Answered] = {}
         self._children: dict[SessionKey, dict[SessionKey, None]] = {}
         self._scopes: dict[str, dict[str, Cause]] = {}
@@ -149,7 +152,19 @@ class Pipeline:
 
     def feed(self, record: Record, now_ns: int) -> Outcome:
         """Takes in a span that has begun and ended before it came."""
-        return self.weave(record, semconv.read(record.span), now_ns, begin=True, end=True, asked=False)
+        facts = semconv.read(record.span)
+        if self._session_attributes and (facts is None or not facts.session):
+            facts = self._named(record.span, facts)
+        return self.weave(record, facts, now_ns, begin=True, end=True, asked=False)
+
+    def _named(self, span: Span, facts: Facts | None) -> Facts | None:
+        """The same facts with the session that a configured attribute names."""
+        told = (span.attributes.get(name) for name in self._session_attributes)
+        session = next((value for value in told if isinstance(value, str) and value), "")
+        if session:
+            facts = Facts(kind="context") if facts is None else facts
+            facts.session = session
+        return facts
 
     def note(self, span: Span, facts: Facts | None, realm: str = LOCAL.realm) -> None:
         """Takes down what a span says of its session and its agent before it is its turn (replay)."""
@@ -195,7 +210,7 @@ class Pipeline:
         session = self.sessions.open(key, now_ns)
         session.gated = True
         if agent != NO_AGENT:
-            session.agent = agent
+            session.agent, session.agent_rank = agent, 3
         session.task = session.task or task
         if parent is not None and session.parent is None:
             session.parent = self.sessions.resolve(parent)
@@ -415,6 +430,8 @@ class Pipeline:
             else:
                 told = self.weaver.weave_all(telling, now_ns, again=True)
             events += told
+            notices = self.weaver.notices
+            notices[:] = [notice for notice in notices if not self.journals.was_told(session.key, notice.event_id)]
             self._all(told, outcome, asked=False, now_ns=now_ns, retold=True)
         self.weaver.name_by_first(session, now_ns)
         self._all((), outcome, asked=False, now_ns=now_ns)

@@ -355,6 +355,8 @@ class Weaver:
         fresh = Session(session.key, session.created_ns, session.last_ns)
         for name in TOLD:
             setattr(session, name, getattr(fresh, name))
+        if session.agent_rank < 3:
+            session.agent, session.agent_rank = NO_AGENT, 0
 
     def name_by_first(self, session: Session, now_ns: int) -> None:
         """A session that nobody names goes by its first trace, whichever came first."""

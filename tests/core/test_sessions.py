@@ -337,3 +337,12 @@ def test_any_binding_leaves_each_id_one_session_and_the_count_right(steps: list[
         assert (session.act_count if session else 0) == sum(acts[letter] for letter in group)
     assert len(table) == len(list(table)) == len({id(session) for session in table})
     assert all(len(session.aliases) <= MAX_ALIASES for session in table)
+
+
+def test_a_configured_attribute_names_the_session() -> None:
+    stage = Stage(session_attributes=("shop.dialogue",))
+    stage.feed(tool("t", {}, trace="A", attributes={"shop.dialogue": "d-77"}))
+    stage.feed(kit.span({"shop.dialogue": "d-77"}, 0, 2, trace="B", name="request"))
+    stage.feed(tool("t", {}, trace="B", start=1))
+    assert [session.key.id for session in stage.core.sessions] == ["d-77"]
+    assert stage.session("d-77").act_count == 2
