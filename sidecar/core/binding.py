@@ -24,7 +24,7 @@ MAX_STRANGERS, MAX_SPANS_OF_STRANGER = 10_000, 64
 MAX_ANCESTORS = 64
 DID_NS = 60 * 10**9
 """How far apart a tool's span and a message about the same call may be that neither an id nor a trace joins."""
-MAX_HOSTS, MAX_HOSTS_OF_NAME = 4096, 32
+MAX_HOSTS, MAX_HOSTS_OF_NAME, MAX_LINKS = 4096, 32, 4
 UNIQUE_CALL_ID = 12
 """Shortest call id that is taken for unique; shorter ones (`call_1`) name a call only within its session."""
 MAX_NAME = 128
@@ -253,6 +253,18 @@ class Bindings:
             return None
         claims = (trace.claims[place] for place in self._ancestors(trace, span) if place in trace.claims)
         return next((claim for claim in claims if claim != mine), None)
+
+    def linked_from(self, realm: str, span: Span) -> SessionKey | None:
+        """The session that has started the one of a root span: that of another trace which the span links to."""
+        links = span.rest.get("links")
+        for link in links[:MAX_LINKS] if isinstance(links, list) else ():
+            trace = self.traces.get((realm, str(link.get("trace_id", "")))) if isinstance(link, dict) else None
+            if trace is not None and link.get("trace_id") != span.trace_id:
+                places = (str(link.get("span_id", "")), *_above(trace, trace.parents.get(str(link.get("span_id")), "")))
+                claim = next((trace.claims[place] for place in places if place in trace.claims), trace.session)
+                if claim is not None:
+                    return claim
+        return None
 
     def agent_of(self, realm: str, span: Span) -> tuple[Named | None, bool]:
         """The agent that `span` or its nearest ancestor names, and whether no other agent stands above that one."""

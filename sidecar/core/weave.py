@@ -405,13 +405,17 @@ class Weaver:
             self._notice("identity_mismatch", session, session.agent, span.end_ns, place, "", text)
         if session.parent is None and facts.session:
             parent = SessionKey(realm, clean_id(facts.parent_session)) if facts.parent_session else None
-            parent = parent or bindings.parent_of(realm, span)
-            if parent is not None and self.table.resolve(parent) != session.key:
-                session.parent = parent
-                self.table.opened.append(session.key)
+            self._descends(session, parent or bindings.parent_of(realm, span))
+        if session.parent is None and not span.parent_id and "links" in span.rest:
+            self._descends(session, bindings.linked_from(realm, span))
         if facts.user and not session.user:
             session.user = facts.user[:MAX_TOLD]
         return session
+
+    def _descends(self, session: Session, parent: SessionKey | None) -> None:
+        if parent is not None and self.table.resolve(parent) != session.key:
+            session.parent = parent
+            self.table.opened.append(session.key)
 
     def _agent_of(self, session: Session, speaker: Speaker, span: Span) -> Agent:
         """Who acts: whoever the span or its nearest ancestor names, else the session's agent.

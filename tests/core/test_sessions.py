@@ -346,3 +346,25 @@ def test_a_configured_attribute_names_the_session() -> None:
     stage.feed(tool("t", {}, trace="B", start=1))
     assert [session.key.id for session in stage.core.sessions] == ["d-77"]
     assert stage.session("d-77").act_count == 2
+
+
+def test_a_session_descends_from_the_one_that_its_root_links_to() -> None:
+    """A hand-off through a queue: another trace, linked to the span that sent it off."""
+    loom = Loom()
+    loom.take(
+        kit.run(end=3, word="boss", trace="A", session="s-boss"),
+        tool("hand_off", {}, trace="A", parent="boss", word="off"),
+    )
+    link = {"trace_id": kit.hexed("A", 32), "span_id": kit.hexed("off", 16)}
+    loom.take(kit.run(start=2, end=4, trace="B", session="s-helper", rest={"links": [link]}))
+    assert loom.session("s-helper").parent == SessionKey("local", "s-boss")
+    assert loom.session("s-boss").parent is None
+
+
+def test_a_conversation_within_anothers_span_descends_from_it() -> None:
+    loom = Loom()
+    loom.take(tool("look", {}, start=1, session="s-sub", parent="call", word="sub", trace="A"))
+    loom.take(kit.run(end=3, word="boss", trace="A", session="s-boss"))
+    loom.take(tool("ask_helper", {}, trace="A", parent="boss", word="call", start=0.5, end=2))
+    loom.take(tool("look", {"n": 2}, start=1.5, session="s-sub", parent="call", trace="A"))
+    assert loom.session("s-sub").parent == SessionKey("local", "s-boss")
