@@ -227,6 +227,23 @@ def evaluate(
 
 
 @app.command(rich_help_panel=LOOKING)
+def doctor(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(help="Recordings as for replay, -: stdin; none: what the sidecar has received lately."),
+    ] = None,
+    agent: Annotated[str | None, typer.Option(help="Only this agent role.")] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Without files: how far to look back.")] = 15.0,
+    config: ConfigOption = None,
+    json: Json = False,
+) -> int:
+    """Say what of each agent can be seen, what that makes undetectable, and the switch that turns it on."""
+    from sidecar.cli.doctor import doctor as command
+
+    return command(Terminal(as_json=json), files or [], agent=agent, last_s=minutes * 60, config=config)
+
+
+@app.command(rich_help_panel=LOOKING)
 def detectors(
     name: Annotated[str | None, typer.Argument(help="One detector, with its options and examples.")] = None,
     config: ConfigOption = None,

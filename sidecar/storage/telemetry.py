@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import apsw
@@ -497,3 +498,31 @@ def _one(connection: apsw.Connection, sql: str, values: tuple[Any, ...] = ()) ->
 
 def _bytes(value: object) -> bytes:
     return value if isinstance(value, bytes) else b""
+
+
+def rows_since(directory: Path, since_ns: int) -> Iterator[tuple[int, Row]]:
+    """Rows of the inbox in `directory` that arrived since then, ascending, while another process may be writing it.
+
+    Raises:
+        ConfigError: There is no inbox that this program can read.
+        StorageError: A row cannot be read.
+    """
+    reader = open_reader(directory / FILE, SCHEMA)
+    try:
+        last_before = "SELECT seq FROM inbox WHERE arrived_ns < ? ORDER BY seq DESC LIMIT 1"
+        after = _one(reader, f"SELECT coalesce(({last_before}), 0)", (since_ns,))
+        while True:
+            found = reader.execute(
+                "SELECT seq, kind, encoding, arrived_ns, speaker, after_row, after_index, size, packed, body"
+                " FROM inbox WHERE seq > ? ORDER BY seq LIMIT 16",
+                (after,),
+            ).fetchall()
+            if not found:
+                return
+            for values in found:
+                after, row = _row(values)
+                yield after, row
+    except (apsw.Error, msgspec.MsgspecError, zstandard.ZstdError) as error:
+        raise StorageError(f"{FILE}: cannot be read: {error}") from error
+    finally:
+        reader.close()
