@@ -18,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sidecar.core import gate, risk, semconv
+from sidecar.core.acts import Notice
 from sidecar.core.alerts import Action, Alert, Decision
 from sidecar.core.commands import Acknowledge, Cause, Move, Pause, Resume, Terminate, Transition
 from sidecar.core.digests import event_id, remember
@@ -36,7 +37,7 @@ from sidecar.core.text.scan import PatternSet
 from sidecar.core.triage.alerts import AlertBook
 from sidecar.core.triage.budget import BlastRadius
 from sidecar.core.triage.policy import Policy
-from sidecar.core.weave import Asked, Notice, Weaver
+from sidecar.core.weave import Asked, Weaver
 from sidecar.errors import ControlError
 
 MAX_DECISIONS, MAX_CAUSES, MAX_TREE, MAX_PARENTS = 20_000, 16, 10_000, 20_000
@@ -393,10 +394,10 @@ class Pipeline:
                         outcome.events.append(event)
                 else:
                     self._event(event, session, outcome, asked=asked, now_ns=now_ns)
-        if self.weaver.notices:
-            for notice in self.weaver.notices:
+        if self.weaver.acts.notices:
+            for notice in self.weaver.acts.notices:
                 self._noticed(notice, outcome, now_ns)
-            self.weaver.notices.clear()
+            self.weaver.acts.notices.clear()
 
     # ------------------------------------------------------------ late telemetry
 
@@ -430,7 +431,7 @@ class Pipeline:
             else:
                 told = self.weaver.weave_all(telling, now_ns, again=True)
             events += told
-            notices = self.weaver.notices
+            notices = self.weaver.acts.notices
             notices[:] = [notice for notice in notices if not self.journals.was_told(session.key, notice.event_id)]
             self._all(told, outcome, asked=False, now_ns=now_ns, retold=True)
         self.weaver.name_by_first(session, now_ns)

@@ -103,13 +103,13 @@ class Telling:
         session, weaver = self._session, self._weaver
         call_id = part.id or event_id("", part.name, plain_text(part.value), self._place)
         intent = Intent(call_id, part.name, part.value, self._end_ns, self._place, part.cut)
-        known = weaver.act_called(session, call_id)
+        known = weaver.acts.called(session, call_id)
         if known is not None and known.ended and known.ended_ns < self._start_ns and not in_history:
             known = None  # an id used again: that act was over before the model wanted this one
         digest = b"" if known is not None and in_history else arguments_digest(part.value)
         if known is not None and (in_history or known.digest in (digest, b"") or not known.ended):
             if not known.digest:
-                weaver.tell_arguments(session, known, intent, self._events)
+                weaver.acts.tell_arguments(session, known, intent, self._events)
             return
         if call_id in session.intents and (in_history or session.intents[call_id].arguments == part.value):
             return
@@ -118,10 +118,10 @@ class Telling:
                 same = is_same_tool(one.tool, part.name) and one.digest in (digest, b"")
                 if same and not one.wished and one.source != "message" and abs(one.started_ns - self._end_ns) < JOIN_NS:
                     one.wished = True
-                    weaver.tell_arguments(session, one, intent, self._events)
+                    weaver.acts.tell_arguments(session, one, intent, self._events)
                     return
         if (act := name_act(session, intent)) is not None:  # told first, by one who does not know this call id
-            weaver.tell_arguments(session, act, intent, self._events)
+            weaver.acts.tell_arguments(session, act, intent, self._events)
             return
         remember(session.intents, call_id, intent, MAX_INTENTS)
         weaver.expect(session)
@@ -132,12 +132,12 @@ class Telling:
         intent = session.intents.pop(call_id, None)
         act: Act | None
         if intent is not None:
-            act = self._gated_act(intent) or weaver.derive(session, intent, self._events)
+            act = self._gated_act(intent) or weaver.acts.derive(session, intent, self._events)
         else:
-            act = weaver.act_called(session, call_id) if call_id else self._oldest_act(part.name)
+            act = weaver.acts.called(session, call_id) if call_id else self._oldest_act(part.name)
         if act is None or (act.ended and (act.result or part.value is None)):
             return
-        weaver.ended(session, self._agent, act, part.value, False, self._start_ns, (), self._place, self._events)
+        weaver.acts.ended(session, self._agent, act, part.value, False, self._start_ns, (), self._place, self._events)
 
     def _oldest_call(self, tool: str) -> str:
         """The call that a response without an id answers, "" where none waits for one."""
@@ -156,12 +156,12 @@ class Telling:
         for act in self._session.acts.values() if self._session.gated else ():
             if act.source == "gate" and is_same_tool(act.tool, intent.tool) and _is_unnamed(act, intent):
                 _name(self._session, act, intent.call_id)
-                self._weaver.tell_arguments(self._session, act, intent, self._events)
+                self._weaver.acts.tell_arguments(self._session, act, intent, self._events)
                 return act
         return None
 
     def _read(self, text: str, role: str) -> Reading:
-        return self._weaver.read_text(self._session, "text", text, role)
+        return self._weaver.acts.read_text(self._session, "text", text, role)
 
     def _common(self, kind: str, text: str) -> dict[str, Any]:
         """What all events have; the id names the text and where it was told, and how often before in that place."""

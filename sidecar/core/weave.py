@@ -1,75 +1,38 @@
-"""Facts → events: binds spans to sessions, and says each act and each text once, however often it is told.
+"""Facts → events: whose a span is, and what comes of it.
 
-An act may be told by the gate, by a tool span, by a model's message, by several instrumentations, in any order. A text
-is told again with every model call that repeats the history. `Weaver` remembers, within bounds, what each session has
-already said.
+`binding` knows which session and agent a span belongs to, `acts` which tellings are of one tool call, `conversation`
+which words are new; the weaver brings them together, answers questions at the gate, and looks after what is awaited.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from sidecar.core import oddities, semconv
+from sidecar.core.acts import MAX_NAMED_CALLS, Acts, ReadArguments, ReadText, unscored_of
 from sidecar.core.binding import MAX_NAME, UNIQUE_CALL_ID, Bindings, Named
-from sidecar.core.digests import Known, arguments_digest, event_id, is_same_tool, remember, text_digest
-from sidecar.core.events import (
-    NO_AGENT,
-    Agent,
-    Event,
-    Lifecycle,
-    ModelCall,
-    Reasoning,
-    SessionKey,
-    ToolCall,
-)
-from sidecar.core.history import ASSISTANT, ending, walk
+from sidecar.core.conversation import Conversation
+from sidecar.core.digests import Known, arguments_digest, event_id, remember
+from sidecar.core.events import NO_AGENT, Agent, Event, SessionKey, ToolCall
 from sidecar.core.journal import Journals
 from sidecar.core.places import Report, assemble
-from sidecar.core.reading import NOTHING_READ, Reading
-from sidecar.core.semconv.facts import Facts, Part, Turn, plain_text
-from sidecar.core.sessions import (
-    MAX_ACTS,
-    MAX_CALLS,
-    MAX_CHAINS,
-    MAX_TEXTS,
-    MAX_TOLD,
-    MAX_UNSEEN,
-    TOLD,
-    Act,
-    Intent,
-    Session,
-    SessionTable,
-    Told,
-    clean_id,
-)
+from sidecar.core.semconv.facts import Facts, plain_text
+from sidecar.core.sessions import MAX_TOLD, TOLD, Act, Session, SessionTable, clean_id
 from sidecar.core.span import Record, Span, Speaker
-from sidecar.core.telling import JOIN_NS, Telling, name_act
+from sidecar.core.telling import name_act
 
-MAX_NAMED_CALLS, MAX_PLACES, MAX_PIECES = 50_000, 4096, 1024
+MAX_PLACES, MAX_PIECES = 4096, 1024
 INTENT_WAIT_NS = 5 * 10**9
 """How long a model's tool call waits for a span or a question at the gate before it counts as run. Tool spans start
 0.4-6 ms after the model span ends (telemetry.md §0); 5 s is the batch delay of the SDK."""
 
-TOOL_FINISH = frozenset(("tool_calls", "tool_call", "tool_use", "tool-calls", "function_call"))
 NOTICES = (
     "conflicting_duplicate", "ungated_act", "ran_unanswered", "identity_mismatch", "nonfinite", "clock_skew",
 )  # fmt: skip
-
-
-class Notice(Struct, frozen=True):
-    """Something about the telemetry itself that a person should know; `kind` is one of `NOTICES`."""
-
-    kind: str
-    session: SessionKey
-    agent: Agent
-    at_ns: int
-    span: str
-    event_id: str
-    text: str
 
 
 class Asked(Struct, frozen=True):
@@ -89,13 +52,9 @@ class Asked(Struct, frozen=True):
     cut: bool = False
 
 
-ReadArguments = Callable[[Session, str, str, Any], Reading]
-ReadText = Callable[[Session, str, str, str], Reading]
-
-
 class Weaver:
-    """Makes events of records. Memory: that of `Bindings`, `MAX_NAMED_CALLS` ids of calls, `MAX_PLACES` model calls of
-    which messages have come but no end, and the session table.
+    """Makes events of records. Memory: that of `Bindings` and `Acts`, `MAX_PLACES` model calls of which messages have
+    come but no end, and the session table.
 
     Args:
         table: The sessions; shared with the engine.
@@ -110,13 +69,12 @@ class Weaver:
     ) -> None:  # fmt: skip
         self.table = table
         self.journals = Journals(0, lambda session: b"") if journals is None else journals
-        self._read_arguments, self.read_text = read_arguments, read_text
         self.bindings = Bindings()
-        self._named_calls: dict[str, SessionKey] = {}
+        self._same = Known()
+        self.acts = Acts(table, self.bindings, read_arguments=read_arguments, read_text=read_text, same=self._same)
+        self._conversation = Conversation(self, self.acts)
         self._pieces: dict[tuple[str, str], list[Report]] = {}
         self._waiting: dict[SessionKey, None] = {}
-        self._same = Known()
-        self.notices: list[Notice] = []
         self.renamed: list[tuple[SessionKey, SessionKey]] = []
         self.unmapped = 0
         self.duplicates = 0
@@ -160,7 +118,7 @@ class Weaver:
     def _complete(self, record: Record, facts: Facts) -> list[Report]:
         """All that is told of a model call that is complete now: messages that come one a record wait for its end."""
         key = (record.speaker.realm, f"{record.span.trace_id}:{record.span.span_id}")
-        if not facts.piece and key not in self._pieces:
+        if not facts.piece and (key not in self._pieces or self.bindings.has_come(key[0], record.span)):
             return [(record, facts)]
         reports = self._pieces.pop(key, [])
         reports.append((record, facts))
@@ -189,15 +147,17 @@ class Weaver:
             return []
         session = self._session_of(record.speaker, span, facts, now_ns)
         told, span = span, oddities.date(session, span, record.arrived_ns)
-        agent = self._agent_of(session, record.speaker, span)
         place = f"{span.trace_id}:{span.span_id}"
         if end and not again and span.signal == "span" and not self.bindings.is_new(realm, span):
             self.duplicates += 1
+            if self.journals.has(session.key, span, facts):
+                return []
             if facts.kind == "tool":
-                self._check_duplicate(session, agent, span, facts, place)
-            elif self._is_retold(session, facts):
-                self._conflict(session, agent, span, place, "")
+                self.acts.check_duplicate(session, session.agent, span, facts, place)
+            elif self._conversation.is_retold(session, facts):
+                self.acts.conflict(session, session.agent, span, place, "")
             return []
+        agent = self._agent_of(session, record.speaker, span)
         events: list[Event] = []
         if begin and end and self.journals.is_kept:
             named, _ = self.bindings.agent_of(realm, span)
@@ -209,21 +169,21 @@ class Weaver:
                 self.journals.note(session, one, said, named, one.span.end_ns, now_ns)
         if end:
             session.span_count += span.signal == "span"
-            self._look_at(session, agent, told, span, facts, record.arrived_ns, place, events)
+            self._conversation.look_at(session, agent, told, span, facts, record.arrived_ns, place, events)
         if facts.kind == "tool":
             act = None
             if begin:
-                act = self._begin_act(session, agent, span, facts, place, events)
+                act = self.acts.begin(session, agent, span, facts, place, events)
             if end and (span.signal == "span" or facts.result is not None or facts.failed):
-                self._end_act(session, agent, span, facts, place, events, act)
+                self.acts.end(session, agent, span, facts, place, events, act)
         elif facts.kind == "model":
             if end:
-                self._model_call(session, agent, span, facts, place, events)
+                self._conversation.model_call(session, agent, span, facts, place, events)
         elif facts.kind == "agent":
             if begin:
-                self._begin_run(session, agent, span, facts, place, events)
+                self._conversation.begin_run(session, agent, span, facts, place, events)
             if end:
-                self._end_run(session, agent, span, facts, place, events)
+                self._conversation.end_run(session, agent, span, facts, place, events)
         return events
 
     def ask(self, asked: Asked, now_ns: int, named: str = "") -> tuple[Session, ToolCall, bool]:
@@ -237,15 +197,15 @@ class Weaver:
         if asked.agent != NO_AGENT:
             self._plays(session, asked.agent)
         digest = arguments_digest(asked.arguments)
-        intent = self._take_intent(session, asked.call_id, digest, asked.tool)
-        act = self._find_act(session, asked.call_id, digest, asked.tool, asked.at_ns, "gate")
+        intent = self.acts.take_intent(session, asked.call_id, digest, asked.tool)
+        act = self.acts.find(session, asked.call_id, digest, asked.tool, asked.at_ns, "gate")
         new = act is None
         if act is None:
-            act = self._remember_act(
+            act = self.acts.remember(
                 session,
                 Act(
                     event_id=named
-                    or self._event_id(
+                    or self.acts.name(
                         session, asked.call_id, f"gate:{session.key.id}:{session.act_count}:{digest.hex()}"
                     ),
                     tool=self._same(asked.tool),
@@ -261,14 +221,14 @@ class Weaver:
             self.journals.ask(session, asked, act.event_id, asked.at_ns, now_ns)
         if intent is not None and intent.call_id != act.call_id:
             act.asked_as = intent.call_id
-        reading = self._read_arguments(session, asked.tool, "", asked.arguments)
+        reading = self.acts.read_arguments(session, asked.tool, "", asked.arguments)
         event = ToolCall(
             event_id=act.event_id,
             session=session.key,
             agent=session.agent,
             at_ns=asked.at_ns,
             spans=(act.span,) if act.span else (),
-            unscored=_unscored(("cut",) if asked.cut else (), reading),
+            unscored=unscored_of(("cut",) if asked.cut else (), reading),
             reading=reading,
             phase="started",
             tool=asked.tool,
@@ -290,7 +250,7 @@ class Weaver:
             for intent in () if session.gated else list(session.intents.values()):
                 if all_of_them or now_ns - intent.at_ns >= INTENT_WAIT_NS:
                     del session.intents[intent.call_id]
-                    self.derive(session, intent, events)
+                    self.acts.derive(session, intent, events)
             for place, at_ns in list(session.unseen.items()):
                 if at_ns and (all_of_them or now_ns - at_ns >= INTENT_WAIT_NS):
                     session.unseen[place] = 0
@@ -318,7 +278,7 @@ class Weaver:
                 self.bindings.ends(session.key.realm, chain, session.key)
         for act in session.acts.values():
             if len(act.call_id) >= UNIQUE_CALL_ID:
-                remember(self._named_calls, act.event_id, session.key, MAX_NAMED_CALLS)
+                remember(self.acts.named_calls, act.event_id, session.key, MAX_NAMED_CALLS)
         if session.intents or session.unseen:
             self.expect(session)
 
@@ -402,7 +362,7 @@ class Weaver:
             session.told = facts.session[:MAX_TOLD]
         if forged:
             place, text = f"{span.trace_id}:{span.span_id}", "it names a session that belongs to another's credential"
-            self._notice("identity_mismatch", session, session.agent, span.end_ns, place, "", text)
+            self.acts.notice("identity_mismatch", session, session.agent, span.end_ns, place, "", text)
         if session.parent is None and facts.session:
             parent = SessionKey(realm, clean_id(facts.parent_session)) if facts.parent_session else None
             self._descends(session, parent or bindings.parent_of(realm, span))
@@ -444,463 +404,11 @@ class Weaver:
             self.table.opened.append(session.key)  # what holds the role holds it
         session.agent, session.agent_rank = self._same(agent), rank
 
-    def _event_id(self, session: Session, call_id: str, otherwise: str) -> str:
-        """Names an act by its call id if no other act has it, in this session or another, else by where it was told."""
-        if len(call_id) >= UNIQUE_CALL_ID and call_id not in session.acts:
-            named = event_id(session.key.realm, "call", call_id)
-            owner = self._named_calls.get(named)
-            if owner is None or self.table.resolve(owner) == session.key:
-                remember(self._named_calls, named, session.key, MAX_NAMED_CALLS)
-                return named
-        return event_id(session.key.realm, "span", otherwise)
-
     # ------------------------------------------------------------ acts
-
-    def _begin_act(
-        self, session: Session, agent: Agent, span: Span, facts: Facts, place: str, events: list[Event]
-    ) -> Act:
-        session.saw_tool_span = True
-        session.unseen.clear()
-        start_ns = span.start_ns or span.end_ns
-        digest = arguments_digest(facts.arguments)
-        call_id = facts.call_id
-        intent = self._take_intent(session, call_id, digest, facts.tool)
-        if intent is not None and not call_id:
-            call_id = intent.call_id
-        act = self._act_of_span(session, place) if span.signal == "span" else None
-        act = act or self._find_act(session, call_id, digest, facts.tool, start_ns, span.scope, span)
-        if act is None:
-            told_at = place if span.signal == "span" else f"{place}:{facts.tool}:{digest.hex()}:{start_ns}"
-            act = self._remember_act(
-                session,
-                Act(
-                    event_id=self._event_id(session, call_id, told_at),
-                    tool=self._same(facts.tool),
-                    call_id=call_id,
-                    digest=digest,
-                    started_ns=start_ns,
-                    source="span",
-                    span=place,
-                    places=(place,) if span.signal == "span" else (),
-                    scope=self._same(span.scope),
-                    gated=facts.gated,
-                ),
-            )
-            if session.gated and not facts.gated:
-                self._ungated(session, agent, act, answered=span.attributes.get("sidecar.ungated") is not True)
-            arguments, withheld, unscored = facts.arguments, facts.withheld, facts.unscored
-            if arguments is None and intent is not None and intent.arguments is not None:
-                arguments = intent.arguments  # the model's message tells what the span withholds
-                act.digest = arguments_digest(arguments)
-                withheld = tuple(field for field in withheld if field != "arguments")
-                unscored = tuple(reason for reason in unscored if reason != "withheld")
-            self._started(session, agent, act, arguments, facts.description, withheld, unscored, events)
-        else:
-            if not act.span or act.source != "span" or (digest and not act.digest):
-                act.span = place
-            act.scope = self._same(span.scope)
-            if span.signal == "span":
-                act.told_by(place)
-            if facts.tool and not act.tool:
-                act.tool = self._same(facts.tool)
-                if not digest:
-                    self._started(session, agent, act, None, facts.description, facts.withheld, (), events)
-            if digest and act.digest != digest:
-                if act.digest and act.source == "gate":
-                    text = "the act that ran has other arguments than the one that was asked for"
-                    self._notice("conflicting_duplicate", session, agent, start_ns, place, act.event_id, text)
-                act.digest = digest
-                self._started(session, agent, act, facts.arguments, facts.description, (), facts.unscored, events)
-            elif not act.digest and intent is not None and intent.arguments is not None:
-                self.tell_arguments(session, act, intent, events)
-        if intent is not None and intent.call_id != act.call_id:
-            act.asked_as = intent.call_id
-        return act
-
-    def _started(
-        self, session: Session, agent: Agent, act: Act, arguments: Any, description: str,
-        withheld: tuple[str, ...], unscored: tuple[str, ...], events: list[Event],
-    ) -> None:  # fmt: skip
-        reading = self._read_arguments(session, act.tool, description, arguments)
-        events.append(
-            ToolCall(
-                event_id=act.event_id,
-                session=session.key,
-                agent=agent,
-                at_ns=act.started_ns,
-                spans=(act.span,) if act.span else (),
-                withheld=tuple(field for field in withheld if field == "arguments"),
-                unscored=_unscored(unscored, reading),
-                reading=reading,
-                phase="started",
-                tool=act.tool,
-                call_id=act.call_id,
-                arguments=arguments,
-                gated=act.gated,
-            )
-        )
-
-    def _end_act(
-        self, session: Session, agent: Agent, span: Span, facts: Facts, place: str, events: list[Event], act: Act | None
-    ) -> None:
-        if act is None:
-            digest = arguments_digest(facts.arguments)
-            act = self._act_of_span(session, place) or self._find_act(
-                session, facts.call_id, digest, facts.tool, span.start_ns or span.end_ns, span.scope, span
-            )
-            if act is None:  # its beginning was forgotten
-                act = self._begin_act(session, agent, span, facts, place, events)
-        if act.ended and (act.result or facts.result is None):
-            return
-        self.ended(session, agent, act, facts.result, facts.failed, span.end_ns, facts.withheld, place, events)
-
-    def ended(
-        self, session: Session, agent: Agent, act: Act, result: Any, failed: bool, at_ns: int,
-        withheld: tuple[str, ...], place: str, events: list[Event],
-    ) -> None:  # fmt: skip
-        act.ended, act.ended_ns = True, at_ns
-        reading = NOTHING_READ
-        if result is not None:
-            text = plain_text(result)
-            act.result, reading = text_digest(text), self.read_text(session, "result", text, "tool")
-        hidden = tuple(field for field in withheld if field == "result")
-        events.append(
-            ToolCall(
-                event_id=act.event_id,
-                session=session.key,
-                agent=agent,
-                at_ns=at_ns,
-                spans=tuple(dict.fromkeys((act.span or place, place))),
-                withheld=hidden,
-                absent=("result",) if result is None and not hidden else (),
-                unscored=_unscored((), reading),
-                reading=reading,
-                phase="ended",
-                tool=act.tool,
-                call_id=act.call_id,
-                result=result,
-                failed=failed,
-                gated=act.gated,
-                duration_ns=max(0, at_ns - act.started_ns),
-            )
-        )
-
-    def tell_arguments(self, session: Session, act: Act, intent: Intent, events: list[Event]) -> None:
-        """A model's message tells the arguments of an act; they are judged unless they are known already."""
-        digest = arguments_digest(intent.arguments)
-        if intent.arguments is not None and digest != act.digest:
-            act.digest = digest
-            unscored = ("cut",) if intent.cut else ()
-            self._started(session, session.agent, act, intent.arguments, "", (), unscored, events)
-
-    def derive(self, session: Session, intent: Intent, events: list[Event]) -> Act:
-        """A model's tool call that no span tells of has run all the same: its answer came back, or time has passed."""
-        act = self._remember_act(
-            session,
-            Act(
-                event_id=self._event_id(session, intent.call_id, f"{intent.span}:{intent.call_id}"),
-                tool=self._same(intent.tool),
-                call_id=intent.call_id,
-                digest=arguments_digest(intent.arguments),
-                started_ns=intent.at_ns,
-                source="message",
-                span=intent.span,
-            ),
-        )
-        withheld = ("arguments",) if intent.arguments is None else ()
-        unscored = (("withheld",) if withheld else ()) + (("cut",) if intent.cut else ())
-        self._started(session, session.agent, act, intent.arguments, "", withheld, unscored, events)
-        if session.gated:
-            self._ungated(session, session.agent, act, answered=True)
-        return act
-
-    def _ungated(self, session: Session, agent: Agent, act: Act, *, answered: bool) -> None:
-        kind, text = "ungated_act", "an act ran without asking the gate, in a session that is gated"
-        if not answered:
-            kind, text = "ran_unanswered", "a reversible act ran while the gate could not answer"
-        self._notice(kind, session, agent, act.started_ns, act.span, act.event_id, text)
-
-    def _remember_act(self, session: Session, act: Act) -> Act:
-        session.act_count += 1
-        if len(session.acts) >= MAX_ACTS and not next(iter(session.acts.values())).digest:
-            session.note_unscored(("withheld",))  # what nobody has told by now stays unknown
-        key = act.call_id if act.call_id and act.call_id not in session.acts else act.event_id
-        remember(session.acts, key, act, MAX_ACTS)
-        return act
-
-    def _act_of_span(self, session: Session, place: str) -> Act | None:
-        for act in reversed(session.acts.values()):
-            if place in act.places:
-                return act
-        return None
-
-    def _find_act(
-        self, session: Session, call_id: str, digest: bytes, tool: str, at_ns: int, scope: str, span: Span | None = None
-    ) -> Act | None:
-        """The act that this telling is about, if it is known already."""
-        act = session.acts.get(call_id) if call_id else None
-        if act is not None and (
-            self._is_within(session, act, digest, tool, span) or not _another(act, digest, scope, span)
-        ):
-            return act
-        for act in reversed(session.acts.values()):
-            if self._is_within(session, act, digest, tool, span):
-                return act
-            if call_id and act.call_id and act.call_id != call_id:
-                continue
-            answers = span is not None and span.signal == "log" and not digest and not act.ended
-            if act.scope and (span is None or act.scope == scope) and not answers:
-                continue  # one instrumentation tells a call once, and the gate is asked before: this is another call
-            same = is_same_tool(act.tool, tool) if act.tool and tool else answers
-            same = same and (not act.digest or not digest or act.digest == digest)
-            if not same or abs(at_ns - act.started_ns) > JOIN_NS:
-                continue
-            if act.ended and (span is None or at_ns > act.ended_ns):
-                continue  # began after the other had ended: the same call made again
-            return act
-        return None
-
-    def _is_within(self, session: Session, act: Act, digest: bytes, tool: str, span: Span | None) -> bool:
-        """Whether a span stands within one that told of `act`, or round it, and is about the same call: a wrapper, or
-        the other side of it."""
-        if span is None or (digest and act.digest and digest != act.digest):
-            return False
-        if tool and act.tool and not is_same_tool(tool, act.tool):
-            return False
-        host = self.bindings.host_place(session.key.realm, span)
-        return any(
-            place == host or self.bindings.is_nested(session.key.realm, span, place) for place in act.places[-2:]
-        )
-
-    def act_called(self, session: Session, call_id: str) -> Act | None:
-        """The act that a model's message calls so."""
-        act = session.acts.get(call_id)
-        if act is None and call_id:
-            act = next((known for known in session.acts.values() if known.asked_as == call_id), None)
-        return act
-
-    def _take_intent(self, session: Session, call_id: str, digest: bytes, tool: str) -> Intent | None:
-        """The model's wish that an act fulfils: by id, else by content, else, where that is withheld, by the tool."""
-        if call_id and (intent := session.intents.pop(call_id, None)) is not None:
-            return intent
-        for intent in session.intents.values():
-            if not is_same_tool(intent.tool, tool):
-                continue
-            if arguments_digest(intent.arguments) == digest if digest else not call_id:
-                return session.intents.pop(intent.call_id)
-        return None
-
-    def _check_duplicate(self, session: Session, agent: Agent, span: Span, facts: Facts, place: str) -> None:
-        act = self._act_of_span(session, place)
-        if act is None:
-            return
-        digest = arguments_digest(facts.arguments)
-        result = b"" if facts.result is None else text_digest(plain_text(facts.result))
-        if (digest and act.digest and digest != act.digest) or (result and act.result and result != act.result):
-            self._conflict(session, agent, span, place, act.event_id)
-
-    def _is_retold(self, session: Session, facts: Facts) -> bool:
-        """Whether a span that came again says a text that its session does not know."""
-        if len(session.texts) >= MAX_TEXTS:  # it may have known it
-            return False
-        turns = (*(facts.inputs or ()), *(facts.outputs or ()))
-        return any(
-            part.type in ("text", "reasoning") and part.text and not self._told(session, part)
-            for turn in turns
-            for part in turn.parts
-        )
-
-    def _conflict(self, session: Session, agent: Agent, span: Span, place: str, about: str) -> None:
-        text = "a span came twice with the same id and other content; the first one counts"
-        self._notice("conflicting_duplicate", session, agent, span.end_ns, place, about, text)
-
-    def _look_at(
-        self, session: Session, agent: Agent, told: Span, span: Span, facts: Facts, arrived_ns: int, place: str,
-        events: list[Event],
-    ) -> None:  # fmt: skip
-        """What is odd in a span itself."""
-        if "nonfinite" in span.notes:
-            self._notice("nonfinite", session, agent, span.end_ns, place, "", "a number in a span is not finite")
-        if not session.skewed and oddities.is_skewed(told, arrived_ns):
-            session.skewed = True
-            text = "the sender's clock and ours differ by more than a minute, or a span's times make no sense"
-            self._notice("clock_skew", session, agent, span.end_ns, place, "", text)
-        if not (span.rest or span.events or span.status_message):
-            return
-        for index, (field, text) in enumerate(oddities.side_texts(span)):
-            if index == oddities.MAX_SIDE_TEXTS:
-                session.note_unscored(("uninspectable",))
-                break
-            digest = text_digest(text)
-            if digest in session.texts or _says(facts, text):
-                continue
-            remember(session.texts, digest, Told(span.start_ns, span.end_ns, False), MAX_TEXTS)
-            reading = self.read_text(session, field, text, "agent")
-            if not reading.complete:
-                session.note_unscored(("uninspectable",))
-            if not reading.hits:
-                continue
-            events.append(
-                Reasoning(
-                    event_id=event_id(session.key.realm, field, place, str(index)),
-                    session=session.key,
-                    agent=agent,
-                    at_ns=span.end_ns,
-                    spans=(place,),
-                    text=text,
-                    reading=reading,
-                )
-            )
 
     # ------------------------------------------------------------ model calls
 
-    def _model_call(
-        self, session: Session, agent: Agent, span: Span, facts: Facts, place: str, events: list[Event]
-    ) -> None:
-        session.saw_model = True
-        told = session.calls.get(place)
-        start_ns = span.start_ns or span.end_ns
-        if told is None:
-            events.append(
-                ModelCall(
-                    event_id=event_id(session.key.realm, "model", place),
-                    session=session.key,
-                    agent=agent,
-                    at_ns=span.end_ns,
-                    spans=(place,),
-                    unscored=facts.unscored,
-                    model=facts.model,
-                    input_tokens=facts.input_tokens,
-                    output_tokens=facts.output_tokens,
-                    duration_ns=span.end_ns - start_ns,
-                    failed=facts.failed,
-                )
-            )
-        content = facts.outputs is not None or facts.inputs is not None
-        remember(session.calls, place, bool(told or content), MAX_CALLS)
-        if not content:
-            ends_unknown = not facts.finish and not facts.failed and not session.saw_tool_span
-            if not told and (ends_unknown or TOOL_FINISH.intersection(facts.finish)):
-                self._wait_for_acts(session, place, span.end_ns)
-            return
-        if told:
-            return
-        session.unseen.pop(place, None)
-        if facts.outputs is None and TOOL_FINISH.intersection(facts.finish):
-            self._wait_for_acts(session, place, span.end_ns)
-        elif facts.outputs is not None and any(part.type == "call" for turn in facts.outputs for part in turn.parts):
-            session.unseen.clear()  # what earlier calls withheld, the history has told by now, or never will
-        say = Telling(self, session, agent, place, start_ns, span.end_ns, events)
-        say.system(facts.system or ())
-        for turn, part in self._new_parts(session, facts):
-            say.part(turn.role, part, told_before=True)
-        for turn in facts.outputs or ():
-            for part in turn.parts:
-                say.part(turn.role or "assistant", part, told_before=False)
-
-    def _wait_for_acts(self, session: Session, place: str, at_ns: int) -> None:
-        remember(session.unseen, place, at_ns, MAX_UNSEEN)
-        self.expect(session)
-
-    def _new_parts(self, session: Session, facts: Facts) -> list[tuple[Turn, Part]]:
-        """Parts of the input that this session has not been told before, and the history remembered.
-
-        A history that continues a known one is new from there on. Inputs that hold only what is new (no word of the
-        assistant in them) are taken whole; of any other, what has been told before is left out text by text.
-        """
-        inputs, ended = facts.inputs or (), ending(facts)
-        if ended is not None:
-            later = self.bindings.ends(session.key.realm, ended, session.key)
-            if later is not None and self.table.resolve(later) != session.key:
-                self.bind(later, session.key, session.last_ns)
-        new: list[tuple[Turn, Part]] = []
-        chain, matched, replies = b"", False, False
-        walked: list[bytes] = []
-        for step, chain, is_output in walk(facts):
-            if chain in session.chains:
-                new, matched, walked = [], True, []
-                continue
-            replies |= is_output
-            new.extend(step)
-            walked.append(chain)
-        if replies and not matched:
-            new = [(turn, part) for turn, part in new if not self._told(session, part)]
-        if inputs and (matched or replies or not session.chains):
-            for link in walked or (chain,):  # calls between this one and the last known may come later
-                remember(session.chains, link, session.chains.get(link, False), MAX_CHAINS)
-        if ended is not None:
-            remember(session.chains, ended, True, MAX_CHAINS)
-        return new
-
-    def _told(self, session: Session, part: Part) -> bool:
-        if part.type in ("text", "reasoning"):
-            return text_digest(part.text) in session.texts
-        if part.type == "call":
-            if part.id:
-                act = self.act_called(session, part.id)
-                return part.id in session.intents or (act is not None and bool(act.digest))
-            digest = arguments_digest(part.value)
-            return any(act.digest == digest and is_same_tool(act.tool, part.name) for act in session.acts.values())
-        if part.type == "response" and part.id:
-            act = self.act_called(session, part.id)
-            return act is not None and act.ended and bool(act.result)
-        return False
-
     # ------------------------------------------------------------ runs of an agent
-
-    def _begin_run(
-        self, session: Session, agent: Agent, span: Span, facts: Facts, place: str, events: list[Event]
-    ) -> None:
-        # Instructions are there before the run begins, wherever its span tells of them.
-        start_ns = span.start_ns or span.end_ns
-        Telling(self, session, agent, place, start_ns, start_ns, events, by_agent=True).system(facts.system or ())
-        if span.signal == "log":
-            return
-        events.append(
-            Lifecycle(
-                event_id=event_id(session.key.realm, "run", place),
-                session=session.key,
-                agent=agent,
-                at_ns=span.start_ns,
-                spans=(place,),
-                phase="started",
-            )
-        )
-
-    def _end_run(
-        self, session: Session, agent: Agent, span: Span, facts: Facts, place: str, events: list[Event]
-    ) -> None:
-        if not (session.saw_tool_span or session.saw_model or session.gated):
-            self._wait_for_acts(session, place, span.end_ns)
-        start_ns = span.start_ns or span.end_ns
-        say = Telling(self, session, agent, place, start_ns, span.end_ns, events, by_agent=True)
-        say.system(facts.system or ())
-        turns = (*(facts.inputs or ()), *(facts.outputs or ()))
-        if any(part.type == "call" for turn in turns for part in turn.parts):
-            session.unseen.clear()
-        is_history = len(turns) > 2 or any(turn.role in ASSISTANT for turn in facts.inputs or ())
-        for turn in turns:
-            for part in turn.parts:
-                if part.type == "reasoning" or (is_history and self._told(session, part)):
-                    continue
-                say.part(turn.role, part, told_before=part.type in ("call", "response"))
-        if span.signal == "log":
-            return
-        events.append(
-            Lifecycle(
-                event_id=event_id(session.key.realm, "run", place),
-                session=session.key,
-                agent=agent,
-                at_ns=span.end_ns,
-                spans=(place,),
-                phase="ended",
-                failed=facts.failed,
-            )
-        )
-
-    def _notice(self, kind: str, session: Session, agent: Agent, at_ns: int, place: str, about: str, text: str) -> None:
-        about = about or event_id(session.key.realm, kind, place)
-        self.notices.append(Notice(kind, session.key, agent, at_ns, place, about, text))
 
 
 def _agent(speaker: Speaker, named: Named, known: Agent) -> Agent:
@@ -917,23 +425,3 @@ def _placed(span: Span) -> Span:
     content = plain_text(span.attributes), plain_text(span.body)
     name = event_id("placed", span.name, str(span.end_ns), *content)
     return replace(span, trace_id=span.trace_id or name, span_id=span.span_id or name[:16])
-
-
-def _says(facts: Facts, text: str) -> bool:
-    """Whether a span's own content is that text, so that it is read in its place."""
-    if facts.result is not None and plain_text(facts.result) in (text, text.strip()):
-        return True
-    turns = (*(facts.inputs or ()), *(facts.outputs or ()))
-    return any(part.text == text for turn in turns for part in turn.parts if part.text)
-
-
-def _another(act: Act, digest: bytes, scope: str, span: Span | None) -> bool:
-    """Whether a telling that bears the call id of `act` is about another call: clients use ids again, attackers too."""
-    if span is None:  # the gate asks twice about one call only if it is the same call, and has not run
-        return act.ended or bool(act.digest and act.digest != digest and act.source != "message")
-    told_here = act.span == f"{span.trace_id}:{span.span_id}"
-    return bool(act.scope) and not told_here and (act.scope == scope or (act.ended and span.start_ns > act.ended_ns))
-
-
-def _unscored(reasons: tuple[str, ...], reading: Reading) -> tuple[str, ...]:
-    return reasons if reading.complete else (*reasons, "uninspectable")

@@ -251,7 +251,7 @@ class Loom:
 
     @property
     def notices(self) -> list[str]:
-        return [notice.kind for notice in self.weaver.notices]
+        return [notice.kind for notice in self.weaver.acts.notices]
 
     def of(self, kind: type[Event]) -> list[Event]:
         return [event for event in self.events if isinstance(event, kind)]

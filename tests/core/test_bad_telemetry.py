@@ -269,7 +269,7 @@ def test_row_22_every_text_of_a_span_is_scanned(fields: dict[str, object]) -> No
         scanned.append(text)
         return Reading(hits=("marked",) if "MARKED" in text else ())
 
-    loom.weaver.read_text = read
+    loom.weaver.acts.read_text = read
     loom.take(tool("look", {"n": 1}, session="s", **put(fields)))
     assert any(told in text for text in scanned)
     (said,) = loom.of(Reasoning)

@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.core import engine as engine_module
 from sidecar.core import pipeline as pipeline_module
-from sidecar.core import binding, runstate, sessions, weave
+from sidecar.core import acts, binding, runstate, sessions
 from sidecar.core.events import Agent, SessionKey
 from sidecar.core.snapshot import Snapshots
 from sidecar.core.span import Speaker
@@ -67,7 +67,7 @@ def test_what_is_remembered_of_a_session_is_bounded(
     monkeypatch.setattr(binding, "MAX_TRACES", 500)
     monkeypatch.setattr(binding, "MAX_SPANS_OF_TRACE", 500)
     monkeypatch.setattr(binding, "MAX_THREADS", 500)
-    monkeypatch.setattr(weave, "MAX_NAMED_CALLS", 500)
+    monkeypatch.setattr(acts, "MAX_NAMED_CALLS", 500)
     loom = Loom(aliases=500)
     for number in range(MANY // 2):
         feed(loom, number)
@@ -84,7 +84,7 @@ def test_what_is_remembered_of_a_session_is_bounded(
     sizes |= {
         "traces": (len(weaver.bindings.traces), 500),
         "threads": (len(weaver.bindings.threads), 500),
-        "named calls": (len(weaver._named_calls), 500),
+        "named calls": (len(weaver.acts.named_calls), 500),
         "aliases of all": (len(loom.table._aliases), 500),
         "waiting": (len(weaver._waiting), len(loom.table)),
         "claims": (max((len(trace.claims) for trace in weaver.bindings.traces.values()), default=0), 500),
