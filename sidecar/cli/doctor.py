@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from msgspec import Struct, to_builtins
 
 from sidecar.assembly import pipeline
 from sidecar.cli.terminal import NO, OK, UNSURE, Terminal
-from sidecar.control.convert import read_question
 from sidecar.core import semconv
 from sidecar.core.blind_spots import FAMILIES, blind_spots
 from sidecar.core.coverage import FAULTS, INPUTS, AgentReport, Coverage
@@ -21,10 +20,9 @@ from sidecar.core.span import Record
 from sidecar.core.switches import FAULTS as MENDS
 from sidecar.core.switches import library_of, switches
 from sidecar.core.text.scan import PatternSet
-from sidecar.errors import SidecarError
 from sidecar.replay import SECOND_NS, STREAM_WINDOW_NS, WINDOW_NS, Totals, ordered
-from sidecar.sources.decode import decode
-from sidecar.sources.files import LIMITS, FileReport, read
+from sidecar.sources.files import FileReport, read
+from sidecar.storage.recent import received
 
 NAMES = {detector.name: detector.family for detector in SHIPPED}
 """Shipped detector → its family."""
@@ -159,7 +157,7 @@ def of_inbox(directory: Path, *, since_ns: int) -> Heard:
         StorageError: It cannot be read.
     """
     listener, bad = _Listener(), 0
-    for arrived_ns, records in _received(directory, since_ns):
+    for arrived_ns, records in received(directory, since_ns):
         if records is None:
             bad += 1
             continue
@@ -169,43 +167,6 @@ def of_inbox(directory: Path, *, since_ns: int) -> Heard:
             listener.take(listener.core.weave(record, facts, arrived_ns, begin=True, end=True, asked=False))
         listener.tick(arrived_ns)
     return listener.finish(bad)
-
-
-def _received(directory: Path, since_ns: int) -> Iterator[tuple[int, list[Record] | None]]:
-    """(time, records) of each request; None where it cannot be read any more."""
-    from sidecar.storage.telemetry import rows_since
-
-    seen: dict[tuple[str, str, str, int], None] = {}
-    for _, row in rows_since(directory, since_ns):
-        try:
-            if row.kind == "asked":
-                spans = list(read_question(row.body, row.speaker, row.arrived_ns).carried)
-            elif row.kind in ("traces", "logs"):
-                spans = decode(row.kind, row.body, row.encoding, LIMITS).spans
-            else:
-                continue
-        except SidecarError:
-            yield row.arrived_ns, None
-            continue
-        yield (
-            row.arrived_ns,
-            [Record(span, row.speaker, row.arrived_ns) for span in _new(spans, row.speaker.realm, seen)],
-        )
-
-
-def _new(spans: list[Any], realm: str, seen: dict[tuple[str, str, str, int], None]) -> list[Any]:
-    """Spans that have not come before: what the gate was told of is often exported, too."""
-    fresh = []
-    for span in spans:
-        key = (realm, span.trace_id, span.span_id, span.end_ns)
-        if span.signal == "span" and span.span_id:
-            if key in seen:
-                continue
-            seen[key] = None
-            if len(seen) > 500_000:
-                del seen[next(iter(seen))]
-        fresh.append(span)
-    return fresh
 
 
 # ------------------------------------------------------------ what is shown
