@@ -59,7 +59,7 @@ def evaluate(
     for target in (report_json, report_html):
         if target is not None and not target.absolute().parent.is_dir():
             raise ConfigError("its folder does not exist", file=str(target))
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:  # workers may write still
         kept = {DELAYS_S[0]: out} if out else {}
         plays = [
             Play(file, path, kept.get(delay, Path(scratch) / str(delay)) / corpus_name(file), delay, posture, without)

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "sidecar"
 GENERATED = PACKAGE / "control" / "v1"
 
 CORE_MAY_USE = frozenset((
-    "__future__", "array", "base64", "binascii", "bisect", "bz2", "collections", "collections.abc", "contextlib",
+    "__future__", "array", "ast", "base64", "binascii", "bisect", "bz2", "collections", "collections.abc", "contextlib",
     "dataclasses", "enum", "functools", "hashlib", "heapq", "html", "html.entities", "inspect", "io", "ipaddress",
     "itertools", "json", "lzma", "math", "operator", "string", "struct", "typing", "unicodedata", "urllib.parse",
     "zlib",

@@ -105,9 +105,10 @@ _RUNNERS = frozenset(("invoker", "executor", "node", "runner", "manager", "dispa
 _SPEAKERS = frozenset(("system", "user", "assistant", "tool", "developer", "human", "ai", "function", "model", "bot"))
 _SPEAKERS_ALONE = frozenset(("user", "bot"))
 """Kinds that say who speaks only where they are a record's own, not those of somebody it is about."""
+_PARTIES = frozenset(("user", "assistant", "human", "ai", "bot"))
 _SPEAKER_KEYS = {
     "role": _SPEAKERS, "type": frozenset(("human", "ai")),
-    **dict.fromkeys(("sender", "author", "from", "speaker"), frozenset(("user", "assistant", "human", "ai", "bot"))),
+    "sender": _PARTIES, "author": _PARTIES, "from": _PARTIES, "speaker": _PARTIES,
 }  # fmt: skip
 """Keys that say who speaks, and the values which say it beyond doubt."""
 _SAID = ("content", "parts", "text", "tool_calls", "toolCalls", "function_call", "tool_call_id", "toolCallId", "name")
