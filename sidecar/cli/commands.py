@@ -244,6 +244,29 @@ def doctor(
 
 
 @app.command(rich_help_panel=LOOKING)
+def exposure(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[AGENT] [FILE...]",
+            help="An agent role, and recordings as for replay; without files: what the sidecar has received lately.",
+        ),
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Without files: how far to look back.")] = 24 * 60.0,
+    suggest: Annotated[bool, typer.Option("--suggest", help="Write an allow-list, as configuration.")] = False,
+    out: Annotated[Path | None, typer.Option(help="With --suggest: into this file.")] = None,
+    config: ConfigOption = None,
+    json: Json = False,
+) -> int:
+    """Say what an agent has shown it can do, what it was granted and never used; suggest an allow-list."""
+    from sidecar.cli.exposure import exposure as command
+
+    if out is not None and not suggest:
+        raise ConfigError("only goes with --suggest", key="--out")
+    return command(Terminal(as_json=json), words or [], last_s=minutes * 60, config=config, suggest=suggest, out=out)
+
+
+@app.command(rich_help_panel=LOOKING)
 def detectors(
     name: Annotated[str | None, typer.Argument(help="One detector, with its options and examples.")] = None,
     config: ConfigOption = None,
