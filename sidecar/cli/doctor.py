@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,6 +25,8 @@ from sidecar.replay import SECOND_NS, STREAM_WINDOW_NS, WINDOW_NS, Totals, order
 from sidecar.sources.files import FileReport, read
 from sidecar.storage.recent import received
 
+WIDTH = 118
+"""Characters of a line of prose."""
 NAMES = {detector.name: detector.family for detector in SHIPPED}
 """Shipped detector → its family."""
 
@@ -201,7 +204,7 @@ def _show(terminal: Terminal, report: AgentReport) -> None:
     rows = []
     for name, about in INPUTS.items():
         count = report.inputs[name]
-        shown = count.missing_at or count.seen_at
+        shown = (count.missing_at or count.seen_at).rpartition(":")[2]
         rows.append(
             (
                 about.words,
@@ -221,18 +224,25 @@ def _show(terminal: Terminal, report: AgentReport) -> None:
         terminal.say(f"\nthe session of acts is told: {where}")
     for name, words in FAULTS.items():
         if (fault := report.faults.get(name)) is not None:
-            terminal.say(f"{_many(fault.spans, 'record')}: {words}, e.g. {fault.example}; to mend it: {MENDS[name]}")
+            told = f"{_many(fault.spans, 'record')}: {words}, e.g. {fault.example.rpartition(':')[2]}"
+            _say(terminal, f"{told}; to mend it: {MENDS[name]}", "", 2)
     terminal.say("\nwhat can be detected")
     for spot in blind_spots(report, NAMES):
-        terminal.say(f"  {_MARK[spot.sight]}  {spot.family}, {spot.detector}: {spot.words}")
+        _say(terminal, f"{_MARK[spot.sight]}  {spot.family}, {spot.detector}: {spot.words}", "  ", 12)
     if without := _families_without():
         terminal.say(f"  -----    no detector is shipped yet for {', '.join(without)}")
     if advice := switches(report):
         terminal.say("\nwhat would turn it on")
         for one in advice:
             inputs = ", ".join(INPUTS[name].words for name in one.inputs)
-            terminal.say(f"  {inputs}")
-            terminal.say(f"    {one.library + ': ' if one.library else ''}{one.switch}")
+            _say(terminal, inputs, "  ", 2)
+            _say(terminal, f"{one.library + ': ' if one.library else ''}{one.switch}", "    ", 4)
+
+
+def _say(terminal: Terminal, words: str, indent: str, hang: int) -> None:
+    for line in textwrap.wrap(words, WIDTH, initial_indent=indent, subsequent_indent=" " * hang,
+                              break_long_words=False, break_on_hyphens=False):  # fmt: skip
+        terminal.say(line)
 
 
 _SAID = {

@@ -265,8 +265,7 @@ class Coverage:
                 _more(read.conventions, mapper.__name__.rpartition(".")[2])
         if facts.kind in ("model", "agent"):
             for side in facts.withheld:
-                if getattr(facts, side, None) is None:
-                    read.withheld.setdefault(side, place)
+                read.withheld.setdefault(side, place)
         wrong = {
             "dropped": bool(span.dropped),
             "cut": "cut" in facts.unscored,
@@ -373,16 +372,17 @@ class Coverage:
         _add_up(report.conventions, read.conventions)
         _join_faults(report.faults, read.faults)
         for act in heard.acts.values():
+            if act.result == "absent" and "inputs" in read.withheld:
+                act.result = "withheld"  # it stands in the next input, where no span of its own tells it
             self._act(report, act, session, many_traces)
         silent = [place for place, at_ns in session.unseen.items() if not at_ns]
         for name in ("acts", "arguments", "results"):
             for place in silent:
                 report.inputs[name].add("withheld", place)
         withheld = {_SIDE[side]: place for side, place in read.withheld.items() if side in _SIDE} | heard.withheld
-        if "user_texts" in withheld:
-            withheld.setdefault("system_prompt", withheld["user_texts"])
-        if "answers" in withheld:
-            withheld.setdefault("reasoning", withheld["answers"])
+        for side, name in (("user_texts", "system_prompt"), ("answers", "reasoning")):
+            if side in withheld and side not in heard.texts:
+                withheld.setdefault(name, withheld[side])
         for name in ("user_texts", "answers", "system_prompt", "reasoning", "model_calls"):
             if name in heard.texts:
                 report.inputs[name].add("told", heard.texts[name])

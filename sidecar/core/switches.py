@@ -44,21 +44,22 @@ GATE = (
 )
 ANY_SESSION = (
     'run the agent within `with agent.session("ID"):` of the sidecar\'s library, which names it on every span; '
-    "or put gen_ai.conversation.id into OpenTelemetry baggage and add "
-    'BaggageSpanProcessor(lambda key: key == "gen_ai.conversation.id") (opentelemetry-processor-baggage)'
+    "or put `gen_ai.conversation.id` into OpenTelemetry baggage and add "
+    '`BaggageSpanProcessor(lambda key: key == "gen_ai.conversation.id")` (`opentelemetry-processor-baggage`)'
 )
 ANY_USER = (
-    "put user.id into OpenTelemetry baggage and add "
-    'BaggageSpanProcessor(lambda key: key == "user.id") (opentelemetry-processor-baggage)'
+    "put `user.id` into OpenTelemetry baggage and add "
+    '`BaggageSpanProcessor(lambda key: key == "user.id")` (`opentelemetry-processor-baggage`)'
 )
-ANY_NAME = "OTEL_SERVICE_NAME=<the agent's name>, or the attribute gen_ai.agent.name on its spans"
-ANY_VERSION = "the attribute gen_ai.agent.version on its spans"
+ANY_NAME = "`OTEL_SERVICE_NAME=<the agent's name>`, or the attribute `gen_ai.agent.name` on its spans"
+ANY_VERSION = "the attribute `gen_ai.agent.version` on its spans"
 ANY_PARENT = (
-    "the attribute sidecar.session.parent_id on one span of the child; the sidecar's library sets it for a session "
+    "the attribute `sidecar.session.parent_id` on one span of the child; the sidecar's library sets it for a session "
     "that is opened within another"
 )
 HAND_MADE = (
-    "set gen_ai.tool.call.arguments, gen_ai.tool.call.result, gen_ai.input.messages and gen_ai.output.messages on its "
+    "set `gen_ai.tool.call.arguments`, `gen_ai.tool.call.result`, `gen_ai.input.messages` and "
+    "`gen_ai.output.messages` on its "
     "spans (docs/integrating.md)"
 )
 
@@ -66,26 +67,26 @@ _NO_TOOLS = (
     "it instruments the model's client, which has no tools: acts are taken from the model's messages, so its content "
     "has to be on; or " + GATE
 )
-_OI_SESSION = 'with using_session("ID"): around the run (from openinference.instrumentation import using_session)'
-_OI_USER = 'with using_user("ID"): around the run (from openinference.instrumentation import using_user)'
+_OI_SESSION = '`with using_session("ID"):` around the run (`from openinference.instrumentation import using_session`)'
+_OI_USER = '`with using_user("ID"):` around the run (`from openinference.instrumentation import using_user`)'
 _OI_CONTENT = (
-    "on by default: leave OPENINFERENCE_HIDE_INPUTS, OPENINFERENCE_HIDE_OUTPUTS, OPENINFERENCE_HIDE_INPUT_MESSAGES, "
-    "OPENINFERENCE_HIDE_OUTPUT_MESSAGES, OPENINFERENCE_HIDE_INPUT_TEXT and OPENINFERENCE_HIDE_OUTPUT_TEXT unset or "
-    "false, and give no TraceConfig(hide_…=True)"
+    "on by default: leave `OPENINFERENCE_HIDE_INPUTS`, `OPENINFERENCE_HIDE_OUTPUTS`, "
+    "`OPENINFERENCE_HIDE_INPUT_MESSAGES`, `OPENINFERENCE_HIDE_OUTPUT_MESSAGES`, `OPENINFERENCE_HIDE_INPUT_TEXT` and "
+    "`OPENINFERENCE_HIDE_OUTPUT_TEXT` unset or false, and give no `TraceConfig(hide_…=True)`"
 )
-_OI_CLIENT = "add the instrumentation of the model's client, e.g. openinference-instrumentation-openai"
+_OI_CLIENT = "add the instrumentation of the model's client, e.g. `openinference-instrumentation-openai`"
 _OI: dict[str, str] = {"session": _OI_SESSION, "user": _OI_USER}
 
 _OTEL_CONTENT = (
-    "OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental and "
-    "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=SPAN_ONLY (SPAN_AND_EVENT to have it in log records as well)"
+    "`OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental` and "
+    "`OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=SPAN_ONLY` (or `SPAN_AND_EVENT`, for log records as well)"
 )
-_TL_CONTENT = "on by default: leave TRACELOOP_TRACE_CONTENT unset, or TRACELOOP_TRACE_CONTENT=true"
+_TL_CONTENT = "on by default: leave `TRACELOOP_TRACE_CONTENT` unset, or `TRACELOOP_TRACE_CONTENT=true`"
 _TL: dict[str, str] = {
-    "session": 'Traceloop.set_association_properties({"session_id": "ID"}) before the run (traceloop-sdk)',
-    "user": 'Traceloop.set_association_properties({"user_id": "ID"}) before the run (traceloop-sdk)',
+    "session": '`Traceloop.set_association_properties({"session_id": "ID"})` before the run (traceloop-sdk)',
+    "user": '`Traceloop.set_association_properties({"user_id": "ID"})` before the run (traceloop-sdk)',
 }
-_LANGGRAPH_SESSION = 'give the run its conversation: config={"configurable": {"thread_id": "ID"}}'
+_LANGGRAPH_SESSION = 'give the run its conversation: `config={"configurable": {"thread_id": "ID"}}`'
 
 LIBRARIES: tuple[Library, ...] = (
     Library("OpenInference", ("openinference.instrumentation",), _OI_CONTENT, by_default=True, more=_OI),
@@ -112,9 +113,9 @@ LIBRARIES: tuple[Library, ...] = (
         never={
             **dict.fromkeys(
                 ("user_texts", "system_prompt", "reasoning", "model_calls", "tokens"),
-                "it does not tell this; use Claude Code's own telemetry instead: CLAUDE_CODE_ENABLE_TELEMETRY=1, "
-                "CLAUDE_CODE_ENHANCED_TELEMETRY_BETA=1, OTEL_TRACES_EXPORTER=otlp, OTEL_LOGS_EXPORTER=otlp, "
-                "OTEL_LOG_USER_PROMPTS=1, OTEL_LOG_TOOL_DETAILS=1, OTEL_LOG_TOOL_CONTENT=1",
+                "it does not tell this; use Claude Code's own telemetry instead: `CLAUDE_CODE_ENABLE_TELEMETRY=1`, "
+                "`CLAUDE_CODE_ENHANCED_TELEMETRY_BETA=1`, `OTEL_TRACES_EXPORTER=otlp`, `OTEL_LOGS_EXPORTER=otlp`, "
+                "`OTEL_LOG_USER_PROMPTS=1`, `OTEL_LOG_TOOL_DETAILS=1`, `OTEL_LOG_TOOL_CONTENT=1`",
             )
         },
     ),
@@ -132,8 +133,8 @@ LIBRARIES: tuple[Library, ...] = (
         _OTEL_CONTENT, since="opentelemetry-util-genai 0.2b0",
         never=dict.fromkeys(
             ("user_texts", "answers", "system_prompt", "reasoning", "model_calls", "tokens", "call_ids"),
-            "it makes no spans of model calls: install opentelemetry-instrumentation-genai-openai as well "
-            f"(OpenAIInstrumentor().instrument()), and set {_OTEL_CONTENT}",
+            "it makes no spans of model calls: install `opentelemetry-instrumentation-genai-openai` as well "
+            f"(`OpenAIInstrumentor().instrument()`), and set {_OTEL_CONTENT}",
         ),
     ),
     Library(
@@ -146,14 +147,14 @@ LIBRARIES: tuple[Library, ...] = (
         since="opentelemetry-util-genai 0.2b0",
         never=dict.fromkeys(
             ("acts", "arguments", "results", "call_ids", "model_calls", "tokens", "reasoning"),
-            "it tells only the whole run: use openinference-instrumentation-smolagents "
-            f"(SmolagentsInstrumentor().instrument()), or {GATE}",
+            "it tells only the whole run: use `openinference-instrumentation-smolagents` "
+            f"(`SmolagentsInstrumentor().instrument()`), or {GATE}",
         ),
     ),
     Library(
         "opentelemetry-instrumentation-openai-v2", ("opentelemetry.instrumentation.openai_v2",),
-        "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true; content comes in log records only: "
-        "OTEL_LOGS_EXPORTER=otlp, or a LoggerProvider with an OTLP exporter",
+        "`OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true`; content comes in log records only: "
+        "`OTEL_LOGS_EXPORTER=otlp`, or a LoggerProvider with an OTLP exporter",
         never={"acts": _NO_TOOLS},
     ),
     Library(
@@ -168,11 +169,11 @@ LIBRARIES: tuple[Library, ...] = (
     Library(
         "OpenLLMetry for LangChain and LangGraph", ("opentelemetry.instrumentation.langchain",), _TL_CONTENT,
         by_default=True,
-        more={"session": _LANGGRAPH_SESSION, "user": 'config={"metadata": {"user_id": "ID"}}'},
+        more={"session": _LANGGRAPH_SESSION, "user": '`config={"metadata": {"user_id": "ID"}}`'},
     ),
     Library(
         "OpenLLMetry for CrewAI", ("opentelemetry.instrumentation.crewai",),
-        "on, whatever TRACELOOP_TRACE_CONTENT says", by_default=True, more=_TL,
+        "on, whatever `TRACELOOP_TRACE_CONTENT` says", by_default=True, more=_TL,
         never=dict.fromkeys(
             ("model_calls", "tokens", "reasoning"),
             "it makes no spans of model calls: add opentelemetry-instrumentation-openai, or that of your model",
@@ -203,37 +204,37 @@ LIBRARIES: tuple[Library, ...] = (
         "Anthropic SDK's own spans", ("com.anthropic.sdk",),
         never=dict.fromkeys(
             CONTENT,
-            "it never tells content: add openinference-instrumentation-anthropic, or "
+            "it never tells content: add `openinference-instrumentation-anthropic`, or "
             f"opentelemetry-instrumentation-genai-anthropic with {_OTEL_CONTENT}",
         ),
     ),
     Library(
         "Pydantic AI and Logfire", ("pydantic-ai", "pydantic_ai"),
-        "on by default: Agent.instrument_all(InstrumentationSettings(include_content=True)), or "
-        "logfire.instrument_pydantic_ai(include_content=True)",
+        "on by default: `Agent.instrument_all(InstrumentationSettings(include_content=True))`, or "
+        "`logfire.instrument_pydantic_ai(include_content=True)`",
         by_default=True,
-        more={"session": 'agent.run(…, conversation_id="ID"); else each run without a history is one of its own'},
+        more={"session": '`agent.run(…, conversation_id="ID")`; else each run without a history is one of its own'},
     ),
     Library(
         "Google ADK", ("gcp.vertex.agent",),
-        "OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental, "
-        "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=SPAN_AND_EVENT and "
-        "ADK_CAPTURE_MESSAGE_CONTENT_IN_SPANS=true (google-adk 1.x has it on, and no switch)",
+        "`OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental`, "
+        "`OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=SPAN_AND_EVENT` and "
+        "`ADK_CAPTURE_MESSAGE_CONTENT_IN_SPANS=true` (google-adk 1.x has it on, and no switch)",
         more={"session": "it names its session by itself", "user": "it names the user in log records: export these"},
     ),
     Library(
         "OpenInference for Google ADK", ("openinference.instrumentation.google_adk",),
-        f"{_OI_CONTENT}; ADK's own model spans need ADK_CAPTURE_MESSAGE_CONTENT_IN_SPANS=true as well",
+        f"{_OI_CONTENT}; ADK's own model spans need `ADK_CAPTURE_MESSAGE_CONTENT_IN_SPANS=true` as well",
         by_default=True, more={"session": "it names ADK's session by itself", "user": "it names ADK's user by itself"},
     ),
     Library(
         "Microsoft Agent Framework", ("agent_framework",),
-        "ENABLE_INSTRUMENTATION=true and ENABLE_SENSITIVE_DATA=true, or "
-        "enable_instrumentation(enable_sensitive_data=True) (agent_framework.observability)",
+        "`ENABLE_INSTRUMENTATION=true` and `ENABLE_SENSITIVE_DATA=true`, or "
+        "`enable_instrumentation(enable_sensitive_data=True)` (agent_framework.observability)",
     ),
     Library(
         "Semantic Kernel", ("semantic_kernel",),
-        "SEMANTICKERNEL_EXPERIMENTAL_GENAI_ENABLE_OTEL_DIAGNOSTICS_SENSITIVE=true, before it is imported; user texts "
+        "`SEMANTICKERNEL_EXPERIMENTAL_GENAI_ENABLE_OTEL_DIAGNOSTICS_SENSITIVE=true`, before it is imported; user texts "
         "come in log records only: add a LoggerProvider with an OTLP exporter to Python's logging",
     ),
     Library(
@@ -241,38 +242,39 @@ LIBRARIES: tuple[Library, ...] = (
         never=dict.fromkeys(
             (*CONTENT, "tokens", "model_calls"),
             "it never tells content: add the instrumentation of the model's client, e.g. "
-            f"openinference-instrumentation-openai, whose messages hold the calls; or {GATE}",
+            f"`openinference-instrumentation-openai`, whose messages hold the calls; or {GATE}",
         ),
     ),
     Library(
         "Claude Code and the Claude Agent SDK", ("com.anthropic.claude_code",),
-        "CLAUDE_CODE_ENABLE_TELEMETRY=1, CLAUDE_CODE_ENHANCED_TELEMETRY_BETA=1, OTEL_TRACES_EXPORTER=otlp and "
-        "OTEL_LOGS_EXPORTER=otlp, then OTEL_LOG_TOOL_DETAILS=1 (arguments, in log records), OTEL_LOG_TOOL_CONTENT=1 "
-        "(results, in spans), OTEL_LOG_USER_PROMPTS=1 and OTEL_LOG_ASSISTANT_RESPONSES=1 (texts)",
+        "`CLAUDE_CODE_ENABLE_TELEMETRY=1`, `CLAUDE_CODE_ENHANCED_TELEMETRY_BETA=1`, `OTEL_TRACES_EXPORTER=otlp` and "
+        "`OTEL_LOGS_EXPORTER=otlp`, then `OTEL_LOG_TOOL_DETAILS=1` (arguments, in log records), "
+        "`OTEL_LOG_TOOL_CONTENT=1` (results, in spans), `OTEL_LOG_USER_PROMPTS=1` and "
+        "`OTEL_LOG_ASSISTANT_RESPONSES=1` (texts)",
         since="Claude Code 2.1.193",
-        more={"agent_name": "OTEL_SERVICE_NAME=<the agent's name>; else all of them are claude-code"},
+        more={"agent_name": "`OTEL_SERVICE_NAME=<the agent's name>`; else all of them are claude-code"},
         never={
-            "system_prompt": "it tells instructions only in whole request bodies: OTEL_LOG_RAW_API_BODIES=1, which the "
-            "sidecar does not read",
+            "system_prompt": "it tells instructions only in whole request bodies (`OTEL_LOG_RAW_API_BODIES=1`), which "
+            "the sidecar does not read",
             "reasoning": "it never exports what the model thought",
         },
     ),
     Library(
         "Vercel AI SDK", ("ai",),
-        "experimental_telemetry: { isEnabled: true, recordInputs: true, recordOutputs: true } (both are on by default)",
+        "`experimental_telemetry: { isEnabled: true, recordInputs: true, recordOutputs: true }` (the default)",
         by_default=True,
         more={
-            "session": 'experimental_telemetry: { metadata: { sessionId: "ID" } }',
-            "user": 'experimental_telemetry: { metadata: { userId: "ID" } }',
-            "agent_name": 'experimental_telemetry: { functionId: "NAME" }',
+            "session": '`experimental_telemetry: { metadata: { sessionId: "ID" } }`',
+            "user": '`experimental_telemetry: { metadata: { userId: "ID" } }`',
+            "agent_name": '`experimental_telemetry: { functionId: "NAME" }`',
         },
     ),
     Library(
         "LangSmith's OpenTelemetry export", ("langsmith",),
-        "on by default: leave LANGSMITH_HIDE_INPUTS and LANGSMITH_HIDE_OUTPUTS unset or false "
-        "(LANGSMITH_TRACING=true and LANGSMITH_OTEL_ENABLED=true send at all, LANGSMITH_OTEL_ONLY=true nowhere else)",
+        "on by default: leave `LANGSMITH_HIDE_INPUTS` and `LANGSMITH_HIDE_OUTPUTS` unset or false "
+        "(`LANGSMITH_TRACING=true` and `LANGSMITH_OTEL_ENABLED=true` send at all)",
         by_default=True,
-        more={"session": _LANGGRAPH_SESSION, "user": 'config={"metadata": {"user_id": "ID"}}'},
+        more={"session": _LANGGRAPH_SESSION, "user": '`config={"metadata": {"user_id": "ID"}}`'},
     ),
     Library(
         "the sidecar's own library", ("sidecar.agent",),
@@ -284,11 +286,11 @@ LIBRARIES: tuple[Library, ...] = (
 """What is known; the order is that of the page. Other instrumentations get the advice for their conventions."""
 
 FAULTS: dict[str, str] = {
-    "dropped": "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT=10000 (the default of 128 drops the oldest, where identity stands)",
-    "cut": "leave OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT and OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT unset",
+    "dropped": "`OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT=10000` (the default of 128 drops the oldest, where identity stands)",
+    "cut": "leave `OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT` and `OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT` unset",
     "opaque": "nothing: images and references cannot be read here",
     "markers": "switch the redaction off, in the library or in the Collector, for the route to the sidecar",
-    "orphans": "OTEL_TRACES_SAMPLER=always_on, no tail sampling before us, and a larger OTEL_BSP_MAX_QUEUE_SIZE",
+    "orphans": "`OTEL_TRACES_SAMPLER=always_on`, no tail sampling before us, and a larger `OTEL_BSP_MAX_QUEUE_SIZE`",
 }
 """Fault of a span → what mends it."""
 

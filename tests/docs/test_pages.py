@@ -15,7 +15,7 @@ import typer.main
 import yaml
 
 import sidecar.agent
-from scripts import make_config_page, make_detectors_page
+from scripts import make_config_page, make_coverage_page, make_detectors_page
 from sidecar.cli.commands import app
 from sidecar.cli.replay import cold
 from sidecar.config import Config
@@ -95,6 +95,25 @@ def test_the_configuration_page_is_what_the_models_say():
 def test_the_detectors_page_is_what_the_detectors_say():
     made = make_detectors_page.build()
     assert make_detectors_page.PLACE.read_text("utf-8") == made, "python -m scripts.make_detectors_page"
+
+
+def test_the_coverage_page_is_what_doctor_says_of_the_figures():
+    made = make_coverage_page.build(make_coverage_page.figures())
+    assert make_coverage_page.PLACE.read_text("utf-8") == made, "python -m scripts.make_coverage_page"
+
+
+def test_the_coverage_page_has_all_pairs_and_only_figures():
+    kept = make_coverage_page.figures()
+    page = make_coverage_page.PLACE.read_text("utf-8")
+    assert len(kept) == 44
+    for pair, told in kept.items():
+        rows = re.findall(rf"^\| {re.escape(pair)} \| ([^|]+) \|", page, re.MULTILINE)
+        shown = [mode for row in rows for mode in row.split(", ")]
+        assert {"on", "off", "default"} <= set(shown), pair
+        for mode in make_coverage_page.MODES:
+            assert set(told[mode]) == {"inputs", "session_at", "faults", "libraries", "conventions"}
+            assert all(type(count) is int for counts in told[mode]["inputs"].values() for count in counts)
+            assert all(type(count) is int for count in told[mode]["session_at"].values())
 
 
 def test_the_configuration_page_has_every_setting_and_its_own_default():
