@@ -224,6 +224,11 @@ class Bindings:
         remember(ended, name, None, MAX_SPANS_OF_TRACE)
         return True
 
+    def has_come(self, realm: str, span: Span) -> bool:
+        """Whether a span with that id has come."""
+        trace = self.traces.get((realm, span.trace_id))
+        return trace is not None and span.span_id in trace.ended
+
     # ------------------------------------------------------------ whose
 
     def claim_of(self, realm: str, span: Span) -> SessionKey | None:

@@ -18,7 +18,7 @@ from sidecar.core.events import Event, SessionKey, ToolCall
 from sidecar.core.places import Report
 from sidecar.core.semconv.facts import Facts, Part, Turn
 from sidecar.core.sessions import Session
-from sidecar.core.span import Record
+from sidecar.core.span import Record, Span
 
 GRACE_NS = 600 * 10**9
 """How long after its last record a session's journal is kept (reliability.md P9: ten minutes)."""
@@ -162,6 +162,16 @@ class Journals:
         journal = self._journals.get(key)
         told = {} if journal is None else journal.told
         return f"{event_id}started" in told or f"{event_id}started+" in told
+
+    def has(self, key: SessionKey, span: Span, facts: Facts) -> bool:
+        """Whether a span that bears this one's id has told just that."""
+        facts = replace(facts, walked=None)
+        return any(
+            entry.record.span.span_id == span.span_id
+            and entry.record.span.trace_id == span.trace_id
+            and replace(entry.facts, walked=None) == facts
+            for entry in self.entries(key)
+        )
 
     def stir(self, key: SessionKey) -> None:
         """The session is to be told anew."""

@@ -23,7 +23,7 @@ MAX_INTENTS, MAX_CHAINS, MAX_CALLS, MAX_UNSEEN, MAX_KINDS = 64, 64, 64, 64, 64
 
 TOLD = (
     "acts", "intents", "chains", "texts", "heard", "calls", "unseen", "states", "unscored", "mentions", "own_domains",
-    "span_count", "act_count", "saw_tool_span", "saw_model", "aware",
+    "span_count", "act_count", "saw_tool_span", "saw_model", "aware", "user",
 )  # fmt: skip
 """Fields of a `Session` that follow from what it was told; the others are people's, or hold for good."""
 
@@ -202,6 +202,7 @@ class Session(Struct):
         if self.agent == NO_AGENT or other.agent_rank > self.agent_rank:
             self.agent, self.agent_rank = other.agent, other.agent_rank
         self.parent = self.parent or other.parent
+        self.user = self.user or other.user
         for address, rank in self.mentions.items():
             other.mentions[address] = max(rank, other.mentions.get(address, 0))
         memories: tuple[tuple[dict[Any, Any], dict[Any, Any], int], ...] = (
