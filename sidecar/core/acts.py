@@ -70,7 +70,7 @@ class Acts:
         digest = arguments_digest(facts.arguments)
         call_id = facts.call_id
         intent = self.take_intent(session, call_id, digest, facts.tool)
-        if intent is not None and not call_id:
+        if intent is not None and intent.has_id and not call_id:
             call_id = intent.call_id
         act = self.of_span(session, place) if span.signal == "span" else None
         act = act or self.find(session, call_id, digest, facts.tool, start_ns, span.scope, span)

@@ -86,6 +86,7 @@ class Bindings:
         self._continued: dict[tuple[str, bytes], SessionKey] = {}
         self._calls: dict[tuple[str, str, bytes], SessionKey] = {}
         self._did: dict[tuple[str, bytes], tuple[SessionKey | None, int]] = {}
+        self._heard: dict[tuple[str, bytes], tuple[SessionKey | None, int]] = {}
         self._hosts: dict[tuple[str, str], dict[str, Host]] = {}
         self._lonely: dict[tuple[str, str], dict[str, Host]] = {}
         self._joined: list[tuple[tuple[str, str], tuple[str, str]]] = []
@@ -146,8 +147,10 @@ class Bindings:
             not span.parent_id and not facts.session and (realm, f"{mine.trace_id}:{mine.span_id}") not in self._guests
         ):
             around = [host for host in (hosts or {}).values() if _is_around(host, mine)]
-            if len(around) == 1:
-                self._take_in(realm, name, mine, around[0])
+            if len({host.trace_id for host in around}) == 1:  # of several that tell one call, the innermost
+                self._take_in(
+                    realm, name, mine, min(around, key=lambda host: (host.end_ns - host.start_ns, host.span_id))
+                )
             elif not around:
                 lonely = self._lonely.get(name, {})
                 remember(lonely, span.span_id, mine, MAX_HOSTS_OF_NAME)
@@ -307,26 +310,40 @@ class Bindings:
         calls are its own from now on.
         """
         found = claimed = None
-        for turn in (*(facts.inputs or ()), *(facts.outputs or ())):
+        said_before = len(facts.inputs or ())
+        for n, turn in enumerate((*(facts.inputs or ()), *(facts.outputs or ()))):
             for part in turn.parts:
                 if part.type == "call" and len(part.id) >= UNIQUE_CALL_ID and part.value is not None:
                     name = (realm, part.id, act_digest(part.name, part.value))
                     found = self._calls.get(name, found)
                     if session is not None and name not in self._calls:
                         remember(self._calls, name, session, MAX_THREADS)
+                    if session is not None and n < said_before:
+                        self._note_call(self._heard, (realm, name[2]), session, now_ns)
                     did, at_ns = self._did.get((realm, name[2]), (None, 0)) if self._did else (None, 0)
                     claimed = did if did is not None and abs(now_ns - at_ns) <= DID_NS else claimed
         return [key for key in (claimed, found) if key is not None]
 
-    def did(self, realm: str, facts: Facts, session: SessionKey, now_ns: int) -> None:
+    def did(self, realm: str, facts: Facts, session: SessionKey, now_ns: int) -> SessionKey | None:
         """A span has told of a tool call in `session`, which names itself: messages without a session may be of it.
+        The session of such messages that came before, if any.
 
         Where two sessions make the same call at about the same time, it says nothing.
         """
         name = (realm, act_digest(facts.tool, facts.arguments))
-        known, at_ns = self._did.get(name, (session, now_ns))
+        whose = self._note_call(self._did, name, session, now_ns)
+        heard, at_ns = self._heard.get(name, (None, 0))
+        return heard if whose is not None and abs(now_ns - at_ns) <= DID_NS else None
+
+    @staticmethod
+    def _note_call(
+        calls: dict[tuple[str, bytes], tuple[SessionKey | None, int]], name: tuple[str, bytes], session: SessionKey,
+        now_ns: int,
+    ) -> SessionKey | None:  # fmt: skip
+        known, at_ns = calls.get(name, (session, now_ns))
         whose = session if known == session or now_ns - at_ns > DID_NS else None
-        remember(self._did, name, (whose, now_ns), MAX_THREADS)
+        remember(calls, name, (whose, now_ns), MAX_THREADS)
+        return whose
 
     def thread(self, realm: str, facts: Facts) -> SessionKey | None:
         """The session whose history this model call continues, for clients whose every call is a trace of its own."""

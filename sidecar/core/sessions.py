@@ -72,7 +72,10 @@ class Act(Struct, gc=False):
 
 
 class Intent(Struct, frozen=True):
-    """A tool call that a model asked for; it becomes an act when somebody says that it ran."""
+    """A tool call that a model asked for; it becomes an act when somebody says that it ran.
+
+    `has_id`: whether `call_id` is what the model's message calls it; else it was made up here.
+    """
 
     call_id: str
     tool: str
@@ -80,6 +83,7 @@ class Intent(Struct, frozen=True):
     at_ns: int
     span: str
     cut: bool = False
+    has_id: bool = True
 
 
 class Told(Struct, frozen=True, gc=False):

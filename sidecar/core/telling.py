@@ -102,7 +102,7 @@ class Telling:
     def _call(self, part: Part, *, in_history: bool) -> None:
         session, weaver = self._session, self._weaver
         call_id = part.id or event_id("", part.name, plain_text(part.value), self._place)
-        intent = Intent(call_id, part.name, part.value, self._end_ns, self._place, part.cut)
+        intent = Intent(call_id, part.name, part.value, self._end_ns, self._place, part.cut, bool(part.id))
         known = weaver.acts.called(session, call_id)
         if known is not None and known.ended and known.ended_ns < self._start_ns and not in_history:
             known = None  # an id used again: that act was over before the model wanted this one

@@ -354,7 +354,9 @@ class Weaver:
                 if thread is None:
                     bindings.continues(realm, facts, key)
         if facts.kind == "tool" and facts.session and facts.arguments and not span.parent_id:
-            bindings.did(realm, facts, key, span.end_ns)
+            heard = bindings.did(realm, facts, key, span.end_ns)
+            if heard is not None and self.table.resolve(heard).id.startswith("trace:"):
+                self.bind(heard, key, now_ns)
         forged = bool(facts.session) and oddities.owner(self.table, key, speaker) is not None
         session = self.table.open(key, now_ns)
         session.grade = speaker.grade
