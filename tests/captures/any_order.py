@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from sidecar.core import semconv
 from sidecar.core.events import Event, Lifecycle, SessionKey, ToolCall
@@ -36,6 +37,8 @@ MAX_PAUSE_NS = 10 * SECOND_NS
 MAX_CUTS = 12
 MAX_DELAY_NS = 600 * SECOND_NS - 1
 """How late a record may come and still be put in order (`journal.GRACE_NS`)."""
+CLOCK_NS = 60 * SECOND_NS
+"""Beyond this between its end and its arrival, a record is told of as one of a clock that is wrong."""
 NESTED_NS = 20_000
 NOTHING_TO_FIND = PatternSet(())
 
@@ -102,7 +105,9 @@ class Reader:
     def take(self, outcome: Outcome) -> None:
         for key, events in outcome.retold:
             self.account.retold += 1
-            gone = [name for name, event in self.account.events.items() if self._now(event["session"]) == self._now(key)]
+            gone = [
+                name for name, event in self.account.events.items() if self._now(event["session"]) == self._now(key)
+            ]
             for name in gone:
                 del self.account.events[name]
             self._add(events)
@@ -318,12 +323,79 @@ def contents(account: Account) -> list[str]:
 
 
 def contradicting(span: Span, facts: Facts) -> Span | None:
-    """A span with the id of this one that tells another call; None where it has no attribute that can be changed."""
-    told = plain_text(facts.result)
-    for key, value in span.attributes.items():
-        if isinstance(value, str) and told and told in value:
-            return replace(span, attributes=span.attributes | {key: value.replace(told, "something else")})
+    """A span with the id of this one that tells other content; None where no single word of it can be changed."""
+    words = sorted(
+        _words(plain_text(facts.result)) | _words(_as_json(facts.arguments)), key=lambda word: (-len(word), word)
+    )
+    for word in words[:8]:
+        for key, value in span.attributes.items():
+            if not (isinstance(value, str) and word in value):
+                continue
+            other = replace(span, attributes=span.attributes | {key: value.replace(word, "contradiction")})
+            read = semconv.read(other)
+            if read is not None and read.kind == "tool" and read.tool == facts.tool and (
+                read.arguments != facts.arguments or read.result != facts.result
+            ):  # fmt: skip
+                return other
     return None
 
 
-__all__ = ["Account", "Request", "arrival", "asdict", "at_once", "differences", "late", "load", "play", "stems"]
+def _words(text: str) -> set[str]:
+    return set("".join(letter if letter.isalnum() and letter.isascii() else " " for letter in text).split())
+
+
+# ---------------------------------------------------------------- what is claimed
+
+
+KINDS = ("shuffled", "late", "twice told", "contradicted")
+
+
+def violations(spans: Sequence[Span], seed: str, kind: str) -> list[str] | None:
+    """What is wrong with one arrival of a capture, in words; None where the capture has nothing to make it of.
+
+    Args:
+        seed: Names the arrival.
+        kind: One of `KINDS`: as `arrival` has it, as `late` has it, with a tool call that another library tells, too,
+            or with a span that comes again and tells something else.
+    """
+    chance = random.Random(f"{seed} {kind}")
+    expected = Counter[str]()
+    if kind in ("twice told", "contradicted"):
+        if not (told := tools(spans)):
+            return None
+        span, facts = chance.choice(told)
+    if kind == "twice told":
+        dialect = chance.choice(dialects_of(span))
+        alone = reference(tuple(spans))
+        spans = in_order([*spans, in_other_words(span, facts, dialect, within=chance.random() < 0.5)])
+    in_time = reference(tuple(spans))
+    requests = late(spans, chance) if kind == "late" else arrival(spans, chance)
+    if kind == "contradicted":
+        if (other := contradicting(span, facts)) is None:
+            return None
+        requests = then(requests, other, chance, after=span)
+        expected["conflicting_duplicate"] = 1
+    came = play(requests)
+    wrong = differences(in_time, came)
+    if kind == "twice told" and (one := contents(alone)) != (two := contents(in_time)):
+        wrong.append(
+            f"a library more tells another story: {Counter(one) - Counter(two)} | {Counter(two) - Counter(one)}"
+        )
+    if sum(request.after_ns for request in requests) > CLOCK_NS:  # then the sender's clock may be wrong
+        came.notices = [notice for notice in came.notices if notice[0] != "clock_skew"]
+    if (notices := Counter(notice for notice, _ in came.notices)) != expected:
+        wrong.append(f"notices {dict(notices)}, not {dict(expected)}")
+    return wrong
+
+
+_REFERENCES: dict[tuple[int, ...], tuple[tuple[Span, ...], Account]] = {}
+
+
+def reference(spans: tuple[Span, ...]) -> Account:
+    """The account of spans that come in order, at once; kept for the latest few."""
+    name = tuple(map(id, spans))
+    if name not in _REFERENCES:
+        while len(_REFERENCES) >= 4:
+            del _REFERENCES[next(iter(_REFERENCES))]
+        _REFERENCES[name] = (spans, play(at_once(spans)))
+    return _REFERENCES[name][1]
