@@ -7,7 +7,10 @@ to `fallback`, which goes by what keys and values mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from types import ModuleType
+
+from msgspec import Struct
 
 from sidecar.core.semconv import (
     adk,
@@ -29,6 +32,7 @@ from sidecar.core.semconv.facts import Facts
 from sidecar.core.semconv.names import IDENTITY, first, text
 from sidecar.core.span import Span, is_cut
 
+# Each mapper's `KEYS`: a span that it claims has one of these, unless the span has events or lost attributes.
 MAPPERS = (
     langsmith,
     traceloop,
@@ -44,37 +48,79 @@ MAPPERS = (
     openinference,
 )
 
+MAX_SHAPES, MAX_SHAPE_KEYS, MAX_SHAPE_KEY = 512, 64, 128
+"""Sets of keys that are remembered, at most some 6 MB, and which are: of so many keys, each so long."""
+
 _CONTENT = ("arguments", "result", "inputs", "outputs", "system", "tools")
 _SCALARS = ("tool", "description", "call_id", "model", *IDENTITY)
 
 
+class Shape(Struct, frozen=True):
+    """What follows from a span's keys, whatever their values.
+
+    Attributes:
+        mappers: Those that may claim a span with these keys and nothing else.
+        session: Keys that may name its session, the first first.
+        owners: Other fields of `IDENTITY`, with the keys that may tell them.
+    """
+
+    mappers: tuple[ModuleType, ...]
+    session: tuple[str, ...]
+    owners: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+_shapes: dict[tuple[str, ...], Shape] = {}
+
+
+def _shape(span: Span) -> Shape:
+    keys = tuple(span.attributes)
+    if (shape := _shapes.get(keys)) is None:
+        told = span.attributes
+        owners = ((field, tuple(name for name in names if name in told)) for field, names in IDENTITY.items())
+        known = {field: names for field, names in owners if names}
+        mappers = tuple(mapper for mapper in MAPPERS if not mapper.KEYS.isdisjoint(told))
+        shape = Shape(mappers, known.pop("session", ()), tuple(known.items()))
+        if len(keys) <= MAX_SHAPE_KEYS and all(len(key) <= MAX_SHAPE_KEY for key in keys):
+            if len(_shapes) >= MAX_SHAPES:
+                _shapes.clear()
+            _shapes[keys] = shape
+    return shape
+
+
 def session_of(span: Span) -> str:
     """The session that `span` itself names, "" where it names none."""
-    for name in IDENTITY["session"]:
-        if isinstance(told := span.attributes.get(name), str) and told:
+    return _named(span, _shape(span).session)
+
+
+def _named(span: Span, names: Iterable[str]) -> str:
+    for name in names:
+        if isinstance(told := span.attributes[name], str) and told:
             return told
     return ""
 
 
 def read(span: Span) -> Facts | None:
     """What `span` says of an agent, or None when it says nothing at all."""
-    told = [facts for mapper in MAPPERS if mapper.claims(span) and (facts := mapper.read(span)) is not None]
+    shape = _shape(span)
+    mappers = MAPPERS if span.signal == "log" or span.events or span.dropped else shape.mappers
+    told = [facts for mapper in mappers if mapper.claims(span) and (facts := mapper.read(span)) is not None]
     # A reading that takes a tool for context knows that tool.
     if all(facts.kind == "context" and not facts.tool for facts in told) and fallback.claims(span):
         facts = fallback.overrules(span) if told else fallback.read(span)
         told = [facts, *told] if facts is not None else told
-    session = session_of(span)
+    session = _named(span, shape.session)
     if not told:
         if not session:
             return None
         told = [Facts(kind="context")]
     facts = told[0] if len(told) == 1 else merged(told)
-    if facts.kind == "tool" and _is_wanting(facts) and fallback.claims(span):
-        fallback.filled(facts, span)
-    if facts.kind == "tool" and facts.failed and facts.result is None:
-        _excuse(facts, span)
+    if facts.kind == "tool":
+        if _is_wanting(facts) and fallback.claims(span):
+            fallback.filled(facts, span)
+        if facts.failed and facts.result is None:
+            _excuse(facts, span)
     get = span.attributes.get
-    for field, names in IDENTITY.items():
+    for field, names in shape.owners:
         if not getattr(facts, field) and (value := first(get, names)) is not None:
             setattr(facts, field, text(value))
     facts.session = session or facts.session

@@ -17,18 +17,13 @@ from sidecar.core.span import Span
 
 UNTOLD = frozenset(("N/A", "<not specified>", "<not serializable>", "null", ""))
 """What stands where there was nothing to write, or where it could not be written."""
+KEYS = frozenset(("gcp.vertex.agent.llm_request", "gcp.vertex.agent.tool_call_args", "gcp.vertex.agent.tool_response",
+                  "gcp.vertex.agent.data", "gcp.vertex.agent.event_id"))  # fmt: skip
 
 
 def claims(span: Span) -> bool:
     """Whether `span` speaks this convention."""
-    attributes = span.attributes
-    return (
-        "gcp.vertex.agent.llm_request" in attributes
-        or "gcp.vertex.agent.tool_call_args" in attributes
-        or "gcp.vertex.agent.tool_response" in attributes
-        or "gcp.vertex.agent.data" in attributes
-        or "gcp.vertex.agent.event_id" in attributes
-    )
+    return not KEYS.isdisjoint(span.attributes)
 
 
 def read(span: Span) -> Facts | None:

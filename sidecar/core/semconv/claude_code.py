@@ -15,6 +15,7 @@ from sidecar.core.semconv.names import CLAUDE_CODE as NAMES
 from sidecar.core.semconv.names import event_name, first, text
 from sidecar.core.span import Span
 
+KEYS = frozenset(("span.type",))
 SPANS = frozenset(("interaction", "llm_request", "tool", "tool.execution", "tool.blocked_on_user"))
 PROMPT, ANSWER = "user_prompt", "assistant_response"
 CALLS = frozenset(("tool_result", "tool_call"))

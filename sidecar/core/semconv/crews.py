@@ -18,13 +18,13 @@ from sidecar.core.span import Span
 MAX_OUTPUTS = 131_072
 """Characters of a crew's outputs that are read; walking and reading them takes about 0.2 ms for each thousand."""
 _TASK, _AGENT = "crewai.task.description", "crewai.agent.role"
-_CLAIMED = frozenset((_TASK, _AGENT, "crewai.crew.tasks_output", "crewai.crew.result", "crewai.crew.tasks",
-                      "crewai.crew.id"))  # fmt: skip
+KEYS = frozenset((_TASK, _AGENT, "crewai.crew.tasks_output", "crewai.crew.result", "crewai.crew.tasks",
+                  "crewai.crew.id"))  # fmt: skip
 
 
 def claims(span: Span) -> bool:
     """Whether `span` is of a crew, a task or an agent."""
-    return not _CLAIMED.isdisjoint(span.attributes)
+    return not KEYS.isdisjoint(span.attributes)
 
 
 def read(span: Span) -> Facts:

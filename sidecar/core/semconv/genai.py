@@ -16,6 +16,7 @@ from sidecar.core.semconv.names import GENAI as NAMES
 from sidecar.core.semconv.names import event_name, first, text
 from sidecar.core.span import Span
 
+KEYS = frozenset(("gen_ai.operation.name", "gen_ai.tool.name"))
 MODEL_OPERATIONS = frozenset(("chat", "generate_content", "text_completion", "fetch_response",
                               "chat.completions", "text.completions"))  # fmt: skip
 AGENT_OPERATIONS = frozenset(("invoke_agent", "invoke_workflow", "plan"))
@@ -138,7 +139,7 @@ def converse(facts: Facts, *, inputs: Any, outputs: Any, system: Any = None, too
         said, whole = turns(told, role)
         if not whole:
             facts.cut += (field,)
-        facts.opaque |= any(part.type == "opaque" for turn in said for part in turn.parts)
+        facts.opaque |= is_opaque(said)
         if said and not tells(said):  # roles and names without their content
             facts.withheld += (field,)
         setattr(facts, field, said)
@@ -150,7 +151,20 @@ def converse(facts: Facts, *, inputs: Any, outputs: Any, system: Any = None, too
 
 def tells(said: Iterable[Turn]) -> bool:
     """Whether messages have content: a text, arguments, a result, or something that cannot be read."""
-    return any(part.text or part.value is not None or part.type == "opaque" for turn in said for part in turn.parts)
+    for turn in said:
+        for part in turn.parts:
+            if part.text or part.value is not None or part.type == "opaque":
+                return True
+    return False
+
+
+def is_opaque(said: Iterable[Turn]) -> bool:
+    """Whether some part of messages is content that nobody here can read."""
+    for turn in said:  # a long history comes with every call of a model
+        for part in turn.parts:
+            if part.type == "opaque":
+                return True
+    return False
 
 
 def offered(told: Any) -> tuple[str, ...]:

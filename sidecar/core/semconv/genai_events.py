@@ -24,6 +24,7 @@ ROLES = {
     "gen_ai.system.message": "system", "gen_ai.user.message": "user", "gen_ai.assistant.message": "assistant",
     TOOL: "tool", CHOICE: "assistant", PROMPT: "user", COMPLETION: "assistant",
 }  # fmt: skip
+KEYS = frozenset(("gen_ai.prompt", "gen_ai.completion"))
 _SPAN_EVENTS = frozenset((*ROLES, DETAILS_EVENT))
 _OTHERS = frozenset(("langsmith.span.kind", "langsmith.trace.name", "openinference.span.kind", "traceloop.span.kind"))
 """Conventions that use `gen_ai.prompt` in their own way."""
@@ -35,8 +36,7 @@ def claims(span: Span) -> bool:
         return event_name(span) in ROLES
     if span.events and any(event.name in _SPAN_EVENTS for event in span.events):
         return True
-    attributes = span.attributes
-    return ("gen_ai.prompt" in attributes or "gen_ai.completion" in attributes) and _OTHERS.isdisjoint(attributes)
+    return not KEYS.isdisjoint(span.attributes) and _OTHERS.isdisjoint(span.attributes)
 
 
 def read(span: Span) -> Facts | None:
@@ -57,14 +57,14 @@ def said(name: str, message: Mapping[str, Any]) -> tuple[tuple[Turn, ...], bool,
     role, inner = ROLES[name], message
     if name == CHOICE:
         told = message.get("message")
-        if isinstance(told, Mapping):
+        if isinstance(told, dict):
             inner = {**{key: message[key] for key in ("tool_calls",) if key in message}, **told}
         elif told is not None:
             inner = {"content": told, **{key: message[key] for key in ("tool_calls",) if key in message}}
     content = inner.get("content")
     if isinstance(content, str):
         content = _opened(content)
-    elif role == "tool" and isinstance(content, Mapping):
+    elif role == "tool" and isinstance(content, dict):
         content = result_of(content)
     found, whole = turns([{**inner, "role": role, "content": content}], role)
     empty = isinstance(content, str) and not is_marker(content)  # an answer without words is told
@@ -88,8 +88,8 @@ def _body(span: Span) -> Mapping[str, Any]:
     if isinstance(body, str) and body and body != event_name(span):
         body, _ = structured(body)
         return body if isinstance(body, dict) else {"content": body}
-    if isinstance(body, (Mapping, list)) and body:
-        return body if isinstance(body, Mapping) else {"content": body}
+    if isinstance(body, (dict, list)) and body:
+        return body if isinstance(body, dict) else {"content": body}
     return _whole(span.attributes.get)
 
 

@@ -16,6 +16,7 @@ from sidecar.core.semconv.names import first, text
 from sidecar.core.semconv.traceloop import answer_of, request_of
 from sidecar.core.span import Span
 
+KEYS = frozenset(("langsmith.span.kind", "gen_ai.prompt", "gen_ai.completion"))
 CONTENT_EVENTS = frozenset(("gen_ai.content.prompt", "gen_ai.content.completion"))
 TRACEBACK = "Traceback (most recent call last)"
 """LangSmith glues an error's traceback to its words."""
@@ -27,8 +28,7 @@ def claims(span: Span) -> bool:
     """Whether `span` speaks this convention."""
     if span.signal != "span":
         return False
-    attributes = span.attributes
-    if "langsmith.span.kind" in attributes or "gen_ai.prompt" in attributes or "gen_ai.completion" in attributes:
+    if not KEYS.isdisjoint(span.attributes):
         return True
     return bool(span.events) and any(event.name in CONTENT_EVENTS for event in span.events)
 

@@ -12,6 +12,7 @@ from sidecar.core.semconv.names import MCP as NAMES
 from sidecar.core.semconv.names import first, text
 from sidecar.core.span import Span
 
+KEYS = frozenset(("mcp.method.name", "mcp.method", "mcp.tool.name", "a2a.method.name", "a2a.task.id"))
 CALL = "tools/call"
 MAX_ARGUMENTS = 256
 _ARGUMENT = "mcp.request.argument."
@@ -19,14 +20,7 @@ _ARGUMENT = "mcp.request.argument."
 
 def claims(span: Span) -> bool:
     """Whether `span` speaks this convention."""
-    attributes = span.attributes
-    return (
-        "mcp.method.name" in attributes
-        or "mcp.method" in attributes
-        or "mcp.tool.name" in attributes
-        or "a2a.method.name" in attributes
-        or "a2a.task.id" in attributes
-    )
+    return not KEYS.isdisjoint(span.attributes)
 
 
 def read(span: Span) -> Facts | None:

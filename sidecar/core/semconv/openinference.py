@@ -32,6 +32,8 @@ _DOCUMENTS = "retrieval.documents."
 # The specification's kind is required, and still the first to go when attributes overflow: it may have been set first.
 _LATE = ("llm.output_messages.0.message.role", "llm.model_name", "llm.input_messages.0.message.role")
 
+KEYS = frozenset((KIND, "tool.name", *_LATE))
+
 
 def claims(span: Span) -> bool:
     """Whether `span` speaks this convention."""

@@ -17,6 +17,9 @@ from sidecar.core.semconv.names import GENAI, first, text
 from sidecar.core.semconv.names import PYDANTIC_AI as NAMES
 from sidecar.core.span import Span
 
+KEYS = frozenset(("model_request_parameters", "tool_arguments", "tool_response", "all_messages_events",
+                  "pydantic_ai.all_messages", "final_result"))  # fmt: skip
+
 
 def claims(span: Span) -> bool:
     """Whether `span` speaks this convention."""

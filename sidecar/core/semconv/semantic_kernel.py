@@ -12,6 +12,7 @@ from sidecar.core.semconv.names import SEMANTIC_KERNEL as NAMES
 from sidecar.core.semconv.names import first
 from sidecar.core.span import Span
 
+KEYS: frozenset[str] = frozenset()
 WRITER = "invoke_function_call"
 """The function that writes the line, as the log record's attribute names it."""
 HEAD, MIDDLE = "Calling ", " function with args: "

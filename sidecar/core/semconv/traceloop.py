@@ -46,6 +46,7 @@ _CLAIMED = frozenset((
     "gen_ai.completion.0.finish_reason", "gen_ai.completion.role", "gen_ai.completion.content", "llm.prompts.0.role",
     "llm.prompts.0.content", "llm.prompts.0.user", "llm.completions.0.role", "llm.completions.0.content",
 ))  # fmt: skip
+KEYS = _CLAIMED | {"db.system"}
 _SPEAKERS = {"user": "user", "human": "user", "system": "system", "assistant": "assistant"}
 _MESSAGE_KEYS = ("content", "tool_call_id", "function_call", "name", "reasoning", "reasoning_content")
 MAX_FIELD_NAME = 96

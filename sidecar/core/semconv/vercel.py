@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from sidecar.core.semconv.content import is_marker, structured, unquoted
@@ -16,13 +16,13 @@ from sidecar.core.semconv.names import VERCEL as NAMES
 from sidecar.core.semconv.names import first, text
 from sidecar.core.span import Span
 
+KEYS = frozenset(("ai.operationId", "ai.toolCall.name"))
 _RUNS = ("ai.generate", "ai.stream")
 
 
 def claims(span: Span) -> bool:
     """Whether `span` speaks this convention."""
-    attributes = span.attributes
-    return "ai.operationId" in attributes or "ai.toolCall.name" in attributes
+    return not KEYS.isdisjoint(span.attributes)
 
 
 def read(span: Span) -> Facts | None:
@@ -63,7 +63,7 @@ def _tool(span: Span) -> Facts:
 def _asked(prompt: Any) -> tuple[Any, Any]:
     """Messages and system prompt of a run's `{"system"?, "prompt" | "messages"}`."""
     told, _ = structured(prompt)
-    if not isinstance(told, Mapping):
+    if not isinstance(told, dict):
         return told, None
     system = told.get("system", told.get("instructions"))
     messages = told.get("messages")
