@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ WIDTH = 118
 """Characters of a line of prose."""
 NAMES = {detector.name: detector.family for detector in SHIPPED}
 """Shipped detector → its family."""
+Progress = Callable[[int], None]
 
 
 class Heard(Struct, frozen=True):
@@ -37,19 +38,22 @@ class Heard(Struct, frozen=True):
     Attributes:
         records: Spans and log records, and how many of them say something of an agent (`mapped`).
         bad: Requests that could not be read.
+        left_out: Acts and sessions that were too many to be counted.
     """
 
     agents: tuple[AgentReport, ...]
     records: int
     mapped: int
     bad: int = 0
+    left_out: int = 0
 
 
 def doctor(terminal: Terminal, files: list[str], *, agent: str | None, last_s: float, config: Path | None) -> int:
     """Reports on recorded telemetry, or on what the sidecar of a configuration has received lately; the exit code."""
     if files:
         reports = [FileReport() for _ in files]
-        heard = of_files(files, reports)
+        with terminal.progress("doctor", unit="records") as progress:
+            heard = of_files(files, reports, progress)
         source = ", ".join(files)
         for file, report in zip(files, reports, strict=True):
             for record in report.named:
@@ -58,13 +62,14 @@ def doctor(terminal: Terminal, files: list[str], *, agent: str | None, last_s: f
         from sidecar.config import read as read_config
 
         directory = read_config(config).storage.data_dir
-        heard = of_inbox(directory, since_ns=time.time_ns() - int(last_s * SECOND_NS))
+        with terminal.progress("doctor", unit="records") as progress:
+            heard = of_inbox(directory, since_ns=time.time_ns() - int(last_s * SECOND_NS), progress=progress)
         source = f"{directory}, the last {last_s / 60:g} minutes"
     chosen = [one for one in heard.agents if agent in (None, one.role, *one.others)]
     if terminal.as_json:
         terminal.show(
             {"source": source, "records": heard.records, "mapped": heard.mapped, "bad_records": heard.bad,
-             "agents": [document(one) for one in chosen]}, "",
+             "left_out": heard.left_out, "agents": [document(one) for one in chosen]}, "",
         )  # fmt: skip
     elif chosen:
         for number, one in enumerate(chosen):
@@ -74,6 +79,8 @@ def doctor(terminal: Terminal, files: list[str], *, agent: str | None, last_s: f
     if not chosen:
         terminal.warn(f"sidecar: {_why_nothing(heard, source, agent)}")
         return UNSURE
+    if heard.left_out:
+        terminal.warn(f"sidecar: {heard.left_out} acts or sessions were too many, and are not in the counts")
     if heard.bad:
         terminal.warn(f"sidecar: {heard.bad} requests could not be read")
         return UNSURE
@@ -102,7 +109,8 @@ def _why_nothing(heard: Heard, source: str, agent: str | None) -> str:
 class _Listener:
     """A pipeline without detectors, and what of its telemetry is seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
         self.core: Pipeline = pipeline(detectors=(), pattern_set=PatternSet(()), capacity=200_000)
         self.coverage = Coverage()
         self._tick_ns = 0
@@ -116,14 +124,17 @@ class _Listener:
         if now_ns - self._tick_ns >= SECOND_NS:
             self._tick_ns = now_ns
             self.take(self.core.tick(now_ns))
+            self._progress(self.coverage.records)
 
     def finish(self, bad: int) -> Heard:
         self.take(self.core.tick(self._tick_ns + 60 * SECOND_NS, last=True))
         reports = self.coverage.report(self.core.sessions, self.core.sessions.resolve)
-        return Heard(reports, self.coverage.records, self.coverage.mapped, bad)
+        return Heard(reports, self.coverage.records, self.coverage.mapped, bad, self.coverage.left_out)
 
 
-def of_files(files: Iterable[str], reports: list[FileReport] | None = None) -> Heard:
+def of_files(
+    files: Iterable[str], reports: list[FileReport] | None = None, progress: Progress = lambda records: None
+) -> Heard:
     """What recordings, read together as one stream, let see.
 
     Raises:
@@ -131,7 +142,7 @@ def of_files(files: Iterable[str], reports: list[FileReport] | None = None) -> H
     """
     files = list(files)
     reports = [FileReport() for _ in files] if reports is None else reports
-    listener = _Listener()
+    listener = _Listener(progress)
 
     def note(span: Any, facts: Any) -> None:
         listener.coverage.note(Record(span), facts)
@@ -152,14 +163,14 @@ def of_files(files: Iterable[str], reports: list[FileReport] | None = None) -> H
     return listener.finish(sum(report.bad for report in reports))
 
 
-def of_inbox(directory: Path, *, since_ns: int) -> Heard:
+def of_inbox(directory: Path, *, since_ns: int, progress: Progress = lambda records: None) -> Heard:
     """What the telemetry that a sidecar has received since then lets see. Its database is only read.
 
     Raises:
         ConfigError: There is no such database.
         StorageError: It cannot be read.
     """
-    listener, bad = _Listener(), 0
+    listener, bad = _Listener(progress), 0
     for arrived_ns, records in received(directory, since_ns):
         if records is None:
             bad += 1

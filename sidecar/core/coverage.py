@@ -203,9 +203,15 @@ class _Read(Struct):
 
 
 class Coverage:
-    """Counts what is seen. Memory: `MAX_HEARD` sessions, `MAX_ACTS` acts, `MAX_TRACES` traces, `MAX_PLACES` spans."""
+    """Counts what is seen. Memory: `MAX_HEARD` sessions, `MAX_ACTS` acts, `MAX_TRACES` traces, `MAX_PLACES` spans.
+
+    Attributes:
+        records, mapped: Records noted, and how many of them say something of an agent.
+        left_out: Acts beyond `MAX_ACTS` and sessions beyond `MAX_HEARD`, which the reports lack.
+    """
 
     def __init__(self) -> None:
+        self.left_out = 0
         self.records = 0
         self.mapped = 0
         self._read: dict[tuple[str, str] | SessionKey, _Read] = {}
@@ -284,6 +290,7 @@ class Coverage:
             heard = self._heard.get(event.session)
             if heard is None:
                 heard = _Heard()
+                self.left_out += len(self._heard) >= MAX_HEARD
                 remember(self._heard, event.session, heard, MAX_HEARD)
             self._take(heard, event)
 
@@ -317,6 +324,7 @@ class Coverage:
         act = heard.acts.get(event.event_id)
         if act is None:
             if self._acts >= MAX_ACTS:
+                self.left_out += event.phase == "started"
                 return
             self._acts += 1
             act = heard.acts[event.event_id] = _Act(event.tool, place)

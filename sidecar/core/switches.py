@@ -261,12 +261,14 @@ LIBRARIES: tuple[Library, ...] = (
     ),
     Library(
         "Vercel AI SDK", ("ai",),
-        "`experimental_telemetry: { isEnabled: true, recordInputs: true, recordOutputs: true }` (the default)",
+        "up to ai 6 `experimental_telemetry: { isEnabled: true, recordInputs: true, recordOutputs: true }` (the last "
+        "two by default); from ai 7 `registerTelemetry(new OpenTelemetry())` of `@ai-sdk/otel`, and neither of the two "
+        "false in `telemetry`",
         by_default=True,
         more={
-            "session": '`experimental_telemetry: { metadata: { sessionId: "ID" } }`',
-            "user": '`experimental_telemetry: { metadata: { userId: "ID" } }`',
-            "agent_name": '`experimental_telemetry: { functionId: "NAME" }`',
+            "session": 'up to ai 6 `experimental_telemetry: { metadata: { sessionId: "ID" } }`',
+            "user": 'up to ai 6 `experimental_telemetry: { metadata: { userId: "ID" } }`',
+            "agent_name": '`functionId: "NAME"` in `experimental_telemetry`, from ai 7 in `telemetry`',
         },
     ),
     Library(
