@@ -22,7 +22,11 @@ from sidecar.core.span import Record, Span
 
 GRACE_NS = 600 * 10**9
 """How long after its last record a session's journal is kept (reliability.md P9: ten minutes)."""
-MAX_ENTRIES, MAX_BYTES_OF_SESSION = 512, 1 << 20
+MAX_ENTRIES, MAX_BYTES_OF_SESSION = 256, 1 << 20
+MAX_RETOLD, MAX_RETOLD_OF_REALM = 1024, 512
+"""Tellings told anew within `PERIOD_NS`, of all sessions and of one realm's: whoever sends out of order on purpose must
+not keep the core busy. A session is told anew once in that time."""
+PERIOD_NS = 10**9
 SHARED_TEXT = 64
 """Characters from which a text that comes again is kept once."""
 _RANKS = {"tool": 0, "model": 1, "agent": 2, "context": 2}
@@ -62,6 +66,7 @@ class Journal(Struct):
     parts: dict[str, Part] = {}
     last: Order = (0, 0, "", "")
     last_ns: int = 0
+    retold_ns: int = 0
     size_bytes: int = 0
 
     @property
@@ -89,6 +94,8 @@ class Journals:
         self._journals: dict[SessionKey, Journal] = {}
         self._by_trace: dict[tuple[str, str], dict[SessionKey, None]] = {}
         self._dirty: dict[SessionKey, None] = {}
+        self._retold: dict[str, int] = {}
+        self._period_ns = 0
         self.size_bytes = 0
         self.late = 0
 
@@ -192,14 +199,34 @@ class Journals:
     def is_dirty(self, key: SessionKey) -> bool:
         return key in self._dirty
 
-    def take(self, key: SessionKey) -> Journal | None:
+    def may_retell(self, key: SessionKey, now_ns: int) -> bool:
+        """Whether a session may be told anew now; if so, it counts."""
+        journal = self._journals.get(key)
+        if journal is None:
+            return True
+        if now_ns - self._period_ns >= PERIOD_NS:
+            self._period_ns = now_ns
+            self._retold.clear()
+        count, before = len(journal.entries), self._retold.get(key.realm, 0)
+        if journal.retold_ns and now_ns - journal.retold_ns < PERIOD_NS:
+            return False
+        if before and (before + count > MAX_RETOLD_OF_REALM or sum(self._retold.values()) + count > MAX_RETOLD):
+            return False
+        self._retold[key.realm] = before + count
+        return True
+
+    def take(self, key: SessionKey, now_ns: int) -> Journal | None:
         """The journal of a session that is told anew; what is told goes into a new one, which knows what was seen."""
         self._dirty.pop(key, None)
         journal = self._journals.pop(key, None)
         if journal is not None:
             self._release(key, journal)
             self._journals[key] = Journal(
-                base=journal.base, told=journal.told, last_ns=journal.last_ns, parts=journal.parts
+                base=journal.base,
+                told=journal.told,
+                last_ns=journal.last_ns,
+                parts=journal.parts,
+                retold_ns=now_ns,
             )
         return journal
 

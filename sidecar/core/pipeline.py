@@ -186,8 +186,8 @@ class Pipeline:
         the session has told nothing more: what came with the question may be the reason not to.
         """
         outcome = Outcome()
-        if self.journals.is_dirty(self.sessions.resolve(asked.session)):
-            self._put_in_order(outcome, now_ns)
+        if self.journals.is_dirty(key := self.sessions.resolve(asked.session)):
+            self._put_in_order(outcome, now_ns, only=key)
         session, event, new = self.weaver.ask(asked, now_ns)
         self._inherit(outcome)
         known = None if new else self._answers.get(event.event_id)
@@ -228,7 +228,7 @@ class Pipeline:
         outcome = Outcome()
         if last:
             self._all(self.weaver.pieces_due(now_ns, all_of_them=True), outcome, asked=False, now_ns=now_ns)
-        self._put_in_order(outcome, now_ns)
+        self._put_in_order(outcome, now_ns, last=last)
         self._all(self.weaver.due(now_ns, all_of_them=last), outcome, asked=False, now_ns=now_ns)
         self.journals.expire(now_ns)
         self.engine.learn(now_ns, self._about_to_change)
@@ -401,20 +401,26 @@ class Pipeline:
 
     # ------------------------------------------------------------ late telemetry
 
-    def _put_in_order(self, outcome: Outcome, now_ns: int) -> None:
-        """Tells sessions anew that were told out of order; what that moves to another session, that one, too."""
+    def _put_in_order(
+        self, outcome: Outcome, now_ns: int, *, only: SessionKey | None = None, last: bool = False
+    ) -> None:
+        """Tells sessions anew that were told out of order; what that moves to another session, that one, too.
+
+        As many as `Journals.may_retell` allows, all of them at the end of a stream; the others' turn comes later.
+        """
         if not self.journals.is_kept:
             return
         self.weaver.stirred()
         for _ in range(MAX_ROUNDS):
-            keys = self.journals.dirty()
+            keys = [key for key in self.journals.dirty() if only is None or key == only]
+            keys = [key for key in keys if last or self.journals.may_retell(key, now_ns)]
             if not keys:
                 break
             for key in keys:
                 self._retell(key, outcome, now_ns)
 
     def _retell(self, key: SessionKey, outcome: Outcome, now_ns: int) -> None:
-        journal, session = self.journals.take(key), self._about_to_change(key)
+        journal, session = self.journals.take(key, now_ns), self._about_to_change(key)
         if journal is None or session is None:
             return
         self.weaver.forget(session)

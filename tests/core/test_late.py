@@ -218,3 +218,31 @@ def test_the_core_without_a_journal_keeps_nothing() -> None:
     one = Stage(Leak)
     one.core.feed(Record(SEND, LOCAL, SEND.end_ns), SEND.end_ns)
     assert len(one.core.journals) == 0
+
+
+def test_whoever_sends_out_of_order_on_purpose_does_not_keep_the_core_busy() -> None:
+    """A session is told anew once a second, and a realm's sessions no more than so much; all of them in the end."""
+    one = stage()
+    told = 0
+    for n in range(8):
+        for k in range(200):
+            one.feed(act(200 - k, session=f"s{n}"))
+    for _ in range(3):
+        told_now = sum(len(one.core.journals.entries(key)) for key, _ in one.tick(0.4).retold)
+        told += told_now
+        assert told_now <= 512
+    assert told == 400
+    for _ in range(10):
+        told += sum(len(one.core.journals.entries(key)) for key, _ in one.tick(1).retold)
+    assert told == 1600
+    assert one.core.journals.dirty() == []
+
+
+def test_the_gate_tells_only_the_session_anew_that_asks() -> None:
+    one = stage()
+    for session in ("s", "other"):
+        for n in (3, 2):
+            one.feed(act(n, session=session))
+    outcome = one.ask("s", "look", {"n": 9}, "call-ask-0000001")
+    assert [key.id for key, _ in outcome.retold] == ["s"]
+    assert one.core.journals.dirty() == [SessionKey("local", "other")]
