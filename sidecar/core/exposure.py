@@ -20,6 +20,7 @@ from sidecar.core.digests import remember
 from sidecar.core.events import Event, Message, SessionKey, ToolCall
 from sidecar.core.evidence import Find
 from sidecar.core.findings import Finding, Severity
+from sidecar.core.reader import MAX_ADDRESSED, MAX_SAID
 from sidecar.core.reading import Destination, Effect, Piece
 from sidecar.core.semconv.facts import Facts
 from sidecar.core.sessions import Session
@@ -287,9 +288,16 @@ class _Cell(Struct):
 
 
 class _Talk(Struct):
-    """Who has said anything in a session: when a user did first, and whether anything said was told at all."""
+    """Who has said anything in a session.
+
+    Attributes:
+        user_ns: When a user did first; -1 where none did.
+        named: Addresses and domains that a user or the instructions named → when first.
+        told, hidden, instructed: Whether anything said is told; is withheld; whether instructions are told.
+    """
 
     user_ns: int = -1
+    named: dict[str, int] = {}
     told: bool = False
     hidden: bool = False
     instructed: bool = False
@@ -313,6 +321,7 @@ class Exposure:
         self._acts: dict[str, _Act] = {}
         self._heard: dict[tuple[str, str], None] = {}
         self._offers: dict[str, tuple[str, ...]] = {}
+        self._lasted: dict[str, int] = {}
         self._of_event: dict[str, tuple[tuple[SessionKey, str, str], str]] = {}
         self._of_trace: dict[str, tuple[SessionKey, str, str]] = {}
         self.records = self.mapped = self.forgotten = 0
@@ -320,10 +329,13 @@ class Exposure:
     # ------------------------------------------------------------ what is heard
 
     def note(self, span: Span, facts: Facts | None) -> None:
-        """Takes down which tools a span says were offered."""
+        """Takes down which tools a span says were offered, and how long before its end its input was there."""
         self.records += 1
         if facts is None:
             return
+        if facts.inputs and span.span_id:
+            lasted_ns = max(0, span.end_ns - span.start_ns) if span.start_ns else 0
+            remember(self._lasted, f"{span.trace_id}:{span.span_id}", lasted_ns, MAX_OFFERS)
         self.mapped += facts.kind != "context"
         if facts.tools is not None and span.span_id:
             remember(self._offers, f"{span.trace_id}:{span.span_id}", facts.tools[:MAX_TOOLS], MAX_OFFERS)
@@ -417,7 +429,7 @@ class Exposure:
             where = max(out, key=lambda place: (_FAR.index(place.relation), place.named_by < 3, place.address))
             goes = f"{tool} to {where.address} ({_standing(where)})"
             sure = {"outside": 1.0, "personal": 1.0}.get(where.relation, 0.6) - (0.2 if where.named_by >= 3 else 0.0)
-            shows("way_out", sure, goes, where.kind)
+            shows("way_out", sure if effect.sends or for_good else 0.7 * sure, goes, where.kind)
             if for_good:
                 shows("irreversible_outside", sure, goes, where.kind)
         if effect.standing:
@@ -488,8 +500,14 @@ class Exposure:
             return
         span = event.spans[0] if event.spans else ""
         talk.told |= event.text is not None
+        said_ns = event.at_ns - self._lasted.get(span, 0)  # a run tells at its end what began it
+        if event.role in ("user", "system") and _is_said(event):
+            for where in event.reading.destinations:
+                for name in (where.address, where.domain):
+                    if name and (name in talk.named or len(talk.named) < MAX_PLACES):
+                        talk.named[name] = min(said_ns, talk.named.get(name, said_ns))
         if event.role == "user":
-            talk.user_ns = event.at_ns if talk.user_ns < 0 else min(talk.user_ns, event.at_ns)
+            talk.user_ns = said_ns if talk.user_ns < 0 else min(talk.user_ns, said_ns)
         elif event.role == "system":
             talk.instructed |= event.text is not None
             for piece in event.reading.pieces:
@@ -520,6 +538,8 @@ class Exposure:
             so_far = talks.setdefault(resolve(key), _Talk())
             times = [ns for ns in (so_far.user_ns, talk.user_ns) if ns >= 0]
             so_far.user_ns = min(times, default=-1)
+            for name, named_ns in talk.named.items():
+                so_far.named[name] = min(named_ns, so_far.named.get(name, named_ns))
             so_far.told |= talk.told
             so_far.hidden |= talk.hidden
             so_far.instructed |= talk.instructed
@@ -565,6 +585,8 @@ class _Sum(Struct):
             _joined(self.tools, name, use)
         for place, used in cell.places.items():
             _joined(self.places, place, used)
+            if used.asked < used.acts and _is_named(used, talk, used.first_ns):
+                self.places[place].asked += used.acts - used.asked
         for name, count in (cell.offered or {}).items():
             agent.offered = {} if agent.offered is None else agent.offered
             agent.offered[name] = agent.offered.get(name, 0) + count
@@ -711,8 +733,21 @@ def _source(tool: str, effect: Effect) -> str:
 
 def _standing(where: Destination) -> str:
     stands = {"outside": "outside", "personal": "a personal mailbox"}.get(where.relation, "inside or outside not known")
-    said = {0: "named by nobody before", 1: "named only by what it read", 2: "named in material"}
-    return f"{stands}, {said.get(where.named_by, 'asked for')}"
+    said = {0: "", 1: ", named by what it read", 2: ", named in material"}
+    return stands + said.get(where.named_by, ", asked for")
+
+
+def _is_said(event: Message) -> bool:
+    """Whether it is something said rather than material handed over (as `core.reader` ranks it)."""
+    if event.role == "system":
+        return True
+    return len(event.text or "") <= MAX_SAID and len(event.reading.destinations) <= MAX_ADDRESSED
+
+
+def _is_named(use: PlaceUse, talk: _Talk, at_ns: int) -> bool:
+    """Whether a user or the instructions had named it by then; of a mailbox its domain alone is not enough."""
+    names = (use.address,) if use.kind == "mail" else (use.address, use.domain)
+    return any(0 <= talk.named.get(name, -1) <= at_ns for name in names if name)
 
 
 def _is_within(path: str, paths: tuple[str, ...]) -> bool:
