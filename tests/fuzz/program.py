@@ -50,8 +50,9 @@ TITLES = ("chat {w}", "execute_tool {w}", "invoke_agent {w}", "tools/call {w}", 
 WORDS = ("chat", "execute_tool", "invoke_agent", "tool", "llm", "TOOL", "LLM", "AGENT", "CHAIN", "RETRIEVER", "agent",
          "workflow", "completion", "tools/call", "ai.toolCall", "ai.generateText", "ai.streamText.doStream",
          "interaction", "llm_request", "retriever", "chain", "prompt", "user", "assistant", "system", "tool_call",
-         "tool_result", "pinecone", "{}", "null", "__REDACTED__", "[REDACTED]", "final_answer", "(merged tools)", "stop", "tool_calls",
-         "final", "send_mail", "call_1", "s-1", "true", "False", "N/A", "invoke_function_call")  # fmt: skip
+         "tool_result", "pinecone", "{}", "null", "__REDACTED__", "[REDACTED]", "final_answer", "(merged tools)",
+         "stop", "tool_calls", "final", "send_mail", "call_1", "s-1", "true", "False", "N/A",
+         "invoke_function_call")  # fmt: skip
 NUMBERS = (0, 1, 2, 3, 7, 10**9, 999_999, -1, 4095, 4096)
 
 
@@ -171,10 +172,10 @@ def _value(told: Bytes, depth: int) -> AnyValue:
 
 PARTS = ("type", "text", "content", "role", "parts", "tool_calls", "function", "name", "arguments", "args", "input",
          "id", "tool_call_id", "response", "result", "output", "messages", "message", "choices", "candidates",
-         "generations", "lc", "kwargs", "data", "kind", "input_str", "inputs", "metadata", "tags", "raw_output", "raw_input",
-         "tool_name", "functionCall", "functionResponse", "toolUse", "toolResult", "contents", "config", "tools",
-         "system_instruction", "session_id", "reasoning", "thinking", "finish_reason", "outputs", "update", "query",
-         "prompt", "documents", "value", "is_error", "_raw", "properties", "description", "raw")  # fmt: skip
+         "generations", "lc", "kwargs", "data", "kind", "input_str", "inputs", "metadata", "tags", "raw_output",
+         "raw_input", "tool_name", "functionCall", "functionResponse", "toolUse", "toolResult", "contents", "config",
+         "tools", "system_instruction", "session_id", "reasoning", "thinking", "finish_reason", "outputs", "update",
+         "query", "prompt", "documents", "value", "is_error", "_raw", "properties", "description", "raw")  # fmt: skip
 
 
 def _json(told: Bytes, depth: int) -> str:
