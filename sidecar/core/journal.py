@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sidecar.core.binding import Named
+from sidecar.core.digests import remember
 from sidecar.core.events import Event, SessionKey, ToolCall
 from sidecar.core.places import Report
 from sidecar.core.semconv.facts import Facts, Part, Turn
@@ -23,6 +24,7 @@ from sidecar.core.span import Record, Span
 GRACE_NS = 600 * 10**9
 """How long after its last record a session's journal is kept (reliability.md P9: ten minutes)."""
 MAX_ENTRIES, MAX_BYTES_OF_SESSION = 256, 1 << 20
+MAX_TOLD_EVENTS = 16_384
 MAX_RETOLD, MAX_RETOLD_OF_REALM = 1024, 512
 """Tellings told anew within `PERIOD_NS`, of all sessions and of one realm's: whoever sends out of order on purpose must
 not keep the core busy. A session is told anew once in that time."""
@@ -148,7 +150,7 @@ class Journals:
             journal = Journal(base=None if fresh else self._dump(session))
         elif journal.is_full and session.key not in self._dirty:  # all is in order up to here
             self._release(session.key, journal)
-            journal = Journal(base=self._dump(session), last=journal.last, told=journal.told)
+            journal = Journal(base=self._dump(session), last=journal.last)
         self._journals[session.key] = journal
         journal.last_ns = max(journal.last_ns, now_ns)
         return journal
@@ -161,7 +163,7 @@ class Journals:
         name = name_of(event)
         if name in journal.told:
             return True
-        journal.told[name] = None
+        remember(journal.told, name, None, MAX_TOLD_EVENTS)
         return False
 
     def was_told(self, key: SessionKey, event_id: str) -> bool:
