@@ -306,6 +306,7 @@ def in_other_words(span: Span, facts: Facts, dialect: str, *, within: bool) -> S
         start_ns=min(span.start_ns + NESTED_NS, span.end_ns),
         end_ns=max(span.end_ns - NESTED_NS, min(span.start_ns + NESTED_NS, span.end_ns)),
         attributes=DIALECTS[dialect](facts),
+        status=2 if facts.failed else span.status,
         events=(), scope="another.instrumentation", rest={}, body=None,
     )  # fmt: skip
 
