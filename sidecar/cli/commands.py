@@ -245,10 +245,10 @@ def doctor(
 
 @app.command(rich_help_panel=LOOKING)
 def exposure(
-    words: Annotated[
+    files: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[AGENT] [FILE...]",
+            metavar="[AGENT] [FILES]...",
             help="An agent role, and recordings as for replay; without files: what the sidecar has received lately.",
         ),
     ] = None,
@@ -263,7 +263,7 @@ def exposure(
 
     if out is not None and not suggest:
         raise ConfigError("only goes with --suggest", key="--out")
-    return command(Terminal(as_json=json), words or [], last_s=minutes * 60, config=config, suggest=suggest, out=out)
+    return command(Terminal(as_json=json), files or [], last_s=minutes * 60, config=config, suggest=suggest, out=out)
 
 
 @app.command(rich_help_panel=LOOKING)

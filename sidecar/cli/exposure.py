@@ -94,8 +94,10 @@ def cannot_tell(agent: AgentExposure) -> str:
         return "no act of it was seen"
     if agent.unscored:
         return agent.unknown[0]
-    if "irreversible_outside" in agent.shown and any(words.startswith("who asked") for words in agent.unknown):
-        return next(words for words in agent.unknown if words.startswith("who asked"))
+    asks = ("what it read", "who asked") if "irreversible_outside" in agent.shown else ("what it read",)
+    for words in agent.unknown:
+        if words.startswith(asks):
+            return words
     return ""
 
 

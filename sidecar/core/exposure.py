@@ -259,12 +259,21 @@ _FAR = ("inside", "unknown", "personal", "outside")
 
 
 class _Act(Struct):
-    """An act until its result has come."""
+    """An act, so that what is told of it later joins it.
 
+    Attributes:
+        key: The cell that counts it.
+        told: Whether its arguments were told.
+        kinds: What it has shown.
+    """
+
+    key: tuple[SessionKey, str, str]
     effect: Effect
     tool: str
     places: tuple[tuple[str, str], ...]
     from_place: bool
+    told: bool
+    kinds: dict[str, None] = {}
 
 
 class _Waiting(Struct):
@@ -283,7 +292,8 @@ class _Cell(Struct):
     shown: dict[str, Shown] = {}
     tools: dict[str, ToolUse] = {}
     places: dict[tuple[str, str], PlaceUse] = {}
-    waiting: list[_Waiting] = []
+    waiting: dict[str, _Waiting] = {}
+    unread: dict[str, None] = {}
     offered: dict[str, int] | None = None
 
 
@@ -319,10 +329,9 @@ class Exposure:
         self._cells: dict[tuple[SessionKey, str, str], _Cell] = {}
         self._talk: dict[SessionKey, _Talk] = {}
         self._acts: dict[str, _Act] = {}
-        self._heard: dict[tuple[str, str], None] = {}
+        self._heard: dict[tuple[str, str], bool] = {}
         self._offers: dict[str, tuple[str, ...]] = {}
         self._lasted: dict[str, int] = {}
-        self._of_event: dict[str, tuple[tuple[SessionKey, str, str], str]] = {}
         self._of_trace: dict[str, tuple[SessionKey, str, str]] = {}
         self.records = self.mapped = self.forgotten = 0
 
@@ -356,9 +365,14 @@ class Exposure:
             if (offered := self._offers.pop(span, None)) is not None:
                 self._offer(key, offered)
         phase = event.phase if isinstance(event, ToolCall) else ""
-        if (event.event_id, phase) in self._heard:
+        # An act whose content is told later is told again.
+        is_whole = phase == "" or (event.arguments if phase == "started" else event.result) is not None  # type: ignore[attr-defined]
+        before = self._heard.get((event.event_id, phase))
+        if before or (before is not None and not is_whole):
             return
-        remember(self._heard, (event.event_id, phase), None, 2 * MAX_ACTS)
+        remember(self._heard, (event.event_id, phase), is_whole, 2 * MAX_ACTS)
+        if before is not None and event.event_id in self._acts:
+            key = self._acts[event.event_id].key
         cell = self._cell(key)
         talk = self._talk.get(event.session)
         if talk is None:
@@ -390,11 +404,10 @@ class Exposure:
 
     def _flag(self, found: Finding) -> None:
         """What a grave finding is about is marked: it is in no allow-list."""
-        where = self._of_event.get(found.event_id)
         act = self._acts.get(found.event_id)
-        if found.severity < Severity.MEDIUM or where is None or act is None or where[0] not in self._cells:
+        if found.severity < Severity.MEDIUM or act is None or act.key not in self._cells:
             return
-        cell, words = self._cells[where[0]], f"{found.detector}, {found.severity.word}"
+        cell, words = self._cells[act.key], f"{found.detector}, {found.severity.word}"
         if (used := cell.tools.get(act.tool)) is not None:
             used.flagged = used.flagged or words
         for place in act.places:
@@ -407,18 +420,32 @@ class Exposure:
         effect, span = event.reading.effect, event.spans[0] if event.spans else ""
         tool = bare_name(effect.tool or event.tool) or "unnamed"
         out = outward(event)
-        cell.acts += 1
+        before = self._acts.get(event.event_id)
+        cell.acts += before is None
         places = tuple([(where.kind, where.address) for where in event.reading.destinations])
         sensitive_place = "place.sensitive" in event.reading.hits
-        remember(self._acts, event.event_id, _Act(effect, tool, places, sensitive_place), MAX_ACTS)
-        remember(self._of_event, event.event_id, (key, tool), MAX_ACTS)
+        told = event.arguments is not None
+        act = _Act(key, effect, tool, places, sensitive_place, told, {} if before is None else before.kinds)
+        remember(self._acts, event.event_id, act, MAX_ACTS)
+        if before is not None and before.tool in cell.tools:
+            used = cell.tools[before.tool]  # what was known only by its name is known by its arguments now
+            used.calls -= 1
+            used.unscored -= not before.told
         self._use(cell, tool, event, span)
+        reads = effect.reads or effect.runs or not effect.known
+        if reads and len(cell.unread) < MAX_TOOLS and not self._heard.get((event.event_id, "ended")):
+            cell.unread[event.event_id] = None
         going = {id(where) for where in out}
         for where in event.reading.destinations:
             if id(where) in going or where.relation == "inside":
                 self._place(cell, where, tool, event, span)
 
+        known = tuple(act.kinds)
+
         def shows(kind: str, weight: float, text: str, *classes: str) -> None:
+            if kind in known:
+                return
+            act.kinds[kind] = None
             cell.shown.setdefault(kind, Shown()).add(Proof(span, event.at_ns, weight, text), *classes)
 
         for piece in event.reading.pieces:
@@ -438,9 +465,11 @@ class Exposure:
             shows("runs_code", 1.0, tool, tool)
         if watches := _touches_oversight(event, tool):
             shows("oversight", watches[1], f"{tool} {watches[0]}", tool)
-        if for_good and len(cell.waiting) < MAX_TOOLS:
-            text = goes if out else tool
-            cell.waiting.append(_Waiting(Proof(span, event.at_ns, 0.9 if out else 0.5, text), tool, bool(out)))
+        if for_good and (event.event_id in cell.waiting or len(cell.waiting) < MAX_TOOLS):
+            proof = Proof(span, event.at_ns, 0.9 if out else 0.5, goes if out else tool)
+            cell.waiting[event.event_id] = _Waiting(proof, tool, bool(out))
+        else:
+            cell.waiting.pop(event.event_id, None)
 
     def _use(self, cell: _Cell, tool: str, event: ToolCall, span: str) -> None:
         effect = event.reading.effect
@@ -467,12 +496,14 @@ class Exposure:
 
     def _ended(self, cell: _Cell, event: ToolCall) -> None:
         act = self._acts.get(event.event_id)
-        if event.result is None or event.result == "":
+        if event.result is None:
             return
+        if act is not None and act.key in self._cells:
+            self._cells[act.key].unread.pop(event.event_id, None)
         tool = act.tool if act is not None else bare_name(event.tool)
         effect = act.effect if act is not None else Effect()
         span = event.spans[0] if event.spans else ""
-        if effect.reads or effect.runs or not effect.known:
+        if event.result != "" and (effect.reads or effect.runs or not effect.known):
             source = _source(tool, effect)
             proof = Proof(span, event.at_ns, _STRANGE.get(source, 0.5), f"result of {tool}")
             cell.shown.setdefault("untrusted_input", Shown()).add(proof, source)
@@ -569,11 +600,13 @@ class _Sum(Struct):
     places: dict[tuple[str, str], PlaceUse] = {}
     legs: dict[SessionKey, dict[str, Proof]] = {}
     mute: int = 0
+    unread: int = 0
     uninstructed: int = 0
 
     def take(self, cell: _Cell, key: SessionKey, talk: _Talk, session: Session | None) -> None:
         agent = self.agent
         agent.acts += cell.acts
+        self.unread += len(cell.unread)
         is_new = key not in self.legs
         agent.sessions += is_new
         legs = self.legs.setdefault(key, {})
@@ -594,7 +627,7 @@ class _Sum(Struct):
             agent.offered = {}
         # Who asked is known only where what was said is told.
         if talk.told and not talk.hidden:
-            for act in cell.waiting:
+            for act in cell.waiting.values():
                 if not 0 <= talk.user_ns <= act.proof.at_ns:
                     agent.shown.setdefault("unasked", Shown()).add(act.proof, act.tool)
                     if act.outside:
@@ -620,6 +653,8 @@ class _Sum(Struct):
         if agent.unscored:
             reasons = ", ".join(f"{reason} in {count}" for reason, count in sorted(agent.unscored.items()))
             unknown.append(f"not all of it could be seen ({reasons} of {_many(agent.sessions, 'session')})")
+        if self.unread:
+            unknown.append(f"what it read, in {_many(self.unread, 'act')}: the result is not told")
         if self.mute:
             unknown.append(f"who asked for its acts, in {_many(self.mute, 'session')}: what was said is not told")
         if self.uninstructed:

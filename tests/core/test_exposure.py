@@ -15,7 +15,7 @@ from sidecar.core.reading import Piece
 from sidecar.core.span import LOCAL, Record, Span
 from sidecar.core.text.normalise import fold
 from sidecar.core.text.scan import PatternSet
-from tests.core.kit import assistant, chat, span, tool, user
+from tests.core.kit import assistant, call, chat, span, tool, user
 
 FOUND = PatternSet((*patterns(), *PATTERNS))
 HOUSE = Organisation(("corp.example",))
@@ -144,6 +144,27 @@ def test_code_standing_acts_and_what_watches_the_agent_are_shown() -> None:
     assert one.shown["runs_code"].classes == {"bash": 1}
     assert one.shown["standing"].classes == {"create_mail_rule": 1}
     assert one.shown["oversight"].classes == {"bash": 1, "disable_alerts": 1}
+
+
+def test_an_act_whose_arguments_come_later_counts_once_and_shows_what_they_say() -> None:
+    wanted = chat(
+        [user("Write to them.")],
+        [assistant(call("7", "send_mail", {"to": "box@drop.example.net", "body": "Hello"}))],
+        start=0, finish=["tool_calls"], **ONE,
+    )  # fmt: skip
+    bare = tool("send_mail", None, "sent", start=2, call_id="7", word="bare", **ONE)
+    for spans in ((wanted, bare), (bare, wanted)):
+        one = exposed(*spans)
+        assert one.acts == 1
+        assert [(use.name, use.calls, use.unscored) for use in one.tools] == [("send_mail", 1, 0)]
+        assert one.shown["irreversible_outside"].count == 1
+        assert one.shown["way_out"].count == 1
+
+
+def test_a_read_whose_result_is_not_told_is_unknown() -> None:
+    one = exposed(ASKS, tool("read_file", {"path": "a"}, None, start=1, **ONE))
+    assert any(words.startswith("what it read") for words in one.unknown)
+    assert not any(words.startswith("what it read") for words in exposed(ASKS, READS).unknown)
 
 
 # ------------------------------------------------------------ who asked
