@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ COLLECT_S = 900.0
 sessions (performance.md §0.10), so Python is not to do it whenever there is a quarter more."""
 YOUNG = (2000, 10, 10**9)
 """Thresholds of the collections that remain: of what is young, a millisecond at most."""
+AWAY_S = 30.0
+"""How long brokers may be out of reach before their agents' irreversible acts wait."""
 KEY_FILE = "evidence.key"
 
 
@@ -75,6 +78,7 @@ class App:
         self._tasks: list[asyncio.Task[None]] = []
         self._stoppers: list[Callable[[], Any]] = []
         self._forests = _Forests()
+        self._down_s: dict[str, float] = {}
         self.failed = ""
 
     async def start(self) -> None:
@@ -117,6 +121,7 @@ class App:
             hold_ns=int(config.gate.hold * 1e9),
             fail_open=frozenset(config.gate.i_accept_fail_open_for),
             losses=self.losses,
+            lease_ns=int(config.control.lease * 1e9),
         )
         self._stoppers.append(service.close)  # after the doors, and before the stores that it gives the rest to
         service.watchers.append(self.metrics)
@@ -223,14 +228,31 @@ class App:
 
         for settings in self.config.kafka:
             letters = DeadLetters(data_dir / f"deadletters-{settings.name}.jsonl")
-            source = KafkaSource(settings, intake, dead_letter=letters, gap=self._gap)
+            source = KafkaSource(settings, intake, dead_letter=letters, gap=partial(self._gap, settings.name))
             self.scrape.kafka[settings.name] = source
             self._spawn(source.run(), f"kafka {settings.name}")
             self._stoppers.append(source.close)
 
-    def _gap(self, gap: Any) -> None:
+    def _gap(self, name: str, gap: Any) -> None:
         log.error("records of a Kafka topic are missing", extra={"topic": gap.topic, "reason": gap.reason})
         self._record("kafka_gap")
+        messages = max(1, gap.after - gap.first)  # how many spans they held nobody knows
+        self.losses.note(self.scrape.kafka[name].speaker, "kafka_gap", requests=messages, spans=0)
+
+    def _look_at_sources(self) -> None:
+        """Brokers that have been out of reach for long: whose telemetry comes from there is not seen meanwhile."""
+        now_s = time.monotonic()
+        for name, source in self.scrape.kafka.items():
+            if source.status.state != "down":
+                self._down_s.pop(name, None)
+                self.service.away.pop(f"kafka {name}", None)
+            elif now_s - self._down_s.setdefault(name, now_s) > AWAY_S:
+                self.service.away[f"kafka {name}"] = source.speaker
+        other_doors = self.config.otlp.grpc or self.config.otlp.http
+        if self.service.away and not other_doors and len(self.service.away) == len(self.scrape.kafka):
+            self.service.degraded["kafka"] = None
+        else:
+            self.service.degraded.pop("kafka", None)
 
     # ------------------------------------------------------------ what goes on
 
@@ -255,6 +277,7 @@ class App:
         while True:
             await asyncio.sleep(TICK_S)
             self.health.beat()
+            self._look_at_sources()
             self.service.tick()
 
     async def _look_after(self, control: ControlStore, telemetry: TelemetryStore) -> None:

@@ -31,6 +31,7 @@ log = logging.getLogger("sidecar.agent")
 
 REPORT_S, MAX_REPORTS = 1.0, 4096
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.05, 2.0
+GOODBYE_S = 0.2
 
 
 class Owner(Protocol):
@@ -341,7 +342,7 @@ class Wire:
         self._wake.set()
         if self.is_forked or self._channel is None:
             return
-        self._to_send.put(None)
+        self._say_goodbye()
         if self._stream is not None:
             self._stream.cancel()
         for thread in self._threads:
@@ -349,6 +350,13 @@ class Wire:
         self._channel.close()
         if self._reports:
             log.warning("%d reports to the sidecar were not sent", len(self._reports))
+
+    def _say_goodbye(self) -> None:
+        """Ends our side of Watch, and waits a moment until it has been heard: else we would count as lost."""
+        heard_at, until = self._heard_at, time.monotonic() + GOODBYE_S
+        self._to_send.put(None)
+        while self.is_watching and self._heard_at == heard_at and time.monotonic() < until:
+            time.sleep(0.002)
 
     def _away(self, words: str) -> None:
         """Said once an outage; how it goes on is for those who debug."""

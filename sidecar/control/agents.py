@@ -42,6 +42,8 @@ MAX_IN_FLIGHT = 1024
 MAX_REPORTED = 20_000
 RETRY_MS = 500
 FIRST_WORD_S = 10.0
+CUT_S = 0.05
+"""Who ends its side of Watch and is still there after so long has said goodbye; its library waits for our answer."""
 PATIENCE_LEASES = 4
 """A stream whose reader takes nothing for so many leases is closed."""
 
@@ -163,7 +165,7 @@ class AgentService:
             raise ControlError("RESOURCE_EXHAUSTED", f"too many new sessions; retry after {wait_s:.1f} s")
         key = self._service.open_session(speaker, name, agent, parent=parent, task=task)
         if instance is not None:
-            self._watches.attend(instance, name, key)
+            self._attend(instance, name, key)
             if (claimed := instance.claims.pop(name, 0)) > self._service.run_of(key).epoch:
                 self._service.believe(key, claimed)
         effects = {}
@@ -221,7 +223,7 @@ class AgentService:
         if self._service.pipeline.sessions.get(asked.session) is None:
             raise _no_session()
         if request.instance_id and (instance := self._heard(caller, request.instance_id)) is not None:
-            self._watches.attend(instance, asked.session.id, asked.session)
+            self._attend(instance, asked.session.id, asked.session)
         if wait_s := self._questions.wait_s(caller.speaker.realm, started_s):
             self._counts.asked("wait", "limit", 0.0)
             return pb.AuthorizeResponse(
@@ -335,6 +337,7 @@ class AgentService:
         if once in self._reported or not (request.ungated or (act is not None and act.gated)):
             return pb.ReportOutcomeResponse()
         remember(self._reported, once, None, MAX_REPORTED)
+        self._service.ended(key, call_id)
         if request.ungated or not self._service.pipeline.reader.catalogue.effect(tool, None).reversible:
             entry = Entry(Instant.now(), caller.name, "outcome", key.realm, key.id, decision_id=decision_id,
                           detail={"call": call_id, "tool": tool[:128], "failed": request.failed,
@@ -347,7 +350,14 @@ class AgentService:
     def _heard(self, caller: Caller, instance_id: str) -> Instance | None:
         if not instance_id:
             return None
-        return self._watches.heard(caller.speaker.realm, convert.instance_id(instance_id))
+        instance = self._watches.heard(caller.speaker.realm, convert.instance_id(instance_id))
+        self._service.heard(instance.realm, instance.name)
+        return instance
+
+    def _attend(self, instance: Instance, name: str, key: SessionKey) -> None:
+        """A process runs a session, which it calls `name`."""
+        self._watches.attend(instance, name, key)
+        self._service.attended(key, instance.name)
 
     def _known(self, caller: Caller, told: str) -> SessionKey:
         """A session of the caller's own; another's is as unknown as one that never was."""
@@ -411,6 +421,9 @@ class Watching:
                 self._take(caller, request)
                 for known in request.known:
                     stream.note(known.session_id)
+            await asyncio.sleep(CUT_S)  # a stream that was cut ends likewise, and this with it
+            self._agents._service.left(instance.realm, instance.name)
+            stream.answer_goodbye()
         except ControlError as error:
             stream.close(error)
 
@@ -428,7 +441,7 @@ class Watching:
             if not service.knows(service.pipeline.sessions.resolve(key)):
                 agents._watches.claim(instance, [(known.session_id, known.epoch)])
                 continue
-            agents._watches.attend(instance, known.session_id, key)
+            agents._attend(instance, known.session_id, key)
             if known.epoch > service.run_of(key).epoch:
                 service.believe(key, known.epoch)
         self._note_dropped(caller, instance, request.dropped_spans)

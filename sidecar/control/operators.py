@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from google.protobuf.message import Message
@@ -37,6 +38,7 @@ DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
 MAX_QUEUED = 1000
 """Happenings that a follower may be behind; one that is further behind is cut off."""
 MAX_CHANGED = 1000
+MAX_GAPPED = 100
 """Sessions that an answer to a change lists."""
 SLICE = 500
 """Sessions looked at between two turns of the loop."""
@@ -111,7 +113,7 @@ class OperatorService:
             version=sidecar.__version__,
             policy_digest=pipeline.policy.digest,
             ready=not service.restoring,
-            degraded=list(service.degraded),
+            degraded=[*service.degraded, *service.away, *_gapped(service.gaps.listed)],
             sessions=len(pipeline.sessions),
             held=pipeline.runs.held(),
             held_scopes=[
@@ -461,6 +463,12 @@ def _wide(scope: pb.Scope) -> str:
             raise invalid(f"scope: a role has 1 to {convert.MAX_NAME} characters")
         return f"role:{scope.role}"
     return ""
+
+
+def _gapped(listed: Mapping[SessionKey, Sequence[str]]) -> list[str]:
+    """Sessions of which telemetry is missing, and why: at most `MAX_GAPPED`, and how many more there are."""
+    told = [f"{key.realm}/{key.id}: {', '.join(reasons)}" for key, reasons in islice(listed.items(), MAX_GAPPED)]
+    return [*told, f"{len(listed) - MAX_GAPPED} more sessions"] if len(listed) > MAX_GAPPED else told
 
 
 def _limit(told: int) -> int:

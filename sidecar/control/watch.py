@@ -28,12 +28,13 @@ class Stream:
         closed: Why it is to end, None while it is not.
     """
 
-    __slots__ = ("_changed", "_untold", "closed", "instance")
+    __slots__ = ("_answers", "_changed", "_untold", "closed", "instance")
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self.closed: ControlError | None = None
         self._untold: dict[str, None] = {}
+        self._answers = False
         self._changed = asyncio.Event()
 
     def note(self, session_id: str) -> None:
@@ -45,6 +46,11 @@ class Stream:
         self.closed = self.closed or why
         self._changed.set()
 
+    def answer_goodbye(self) -> None:
+        """The process will say no more on it; a heartbeat tells it that this has been heard."""
+        self._answers = True
+        self._changed.set()
+
     def take(self) -> list[str]:
         """Sessions to tell of now, the longest untold first."""
         names = list(self._untold)[:STATES_AT_ONCE]
@@ -54,13 +60,14 @@ class Stream:
 
     async def wait(self, timeout_s: float) -> None:
         """Until there is something to do, or time for a heartbeat."""
-        if not self._untold and not self.closed:
+        if not self._untold and not self.closed and not self._answers:
             self._changed.clear()
             try:
                 async with asyncio.timeout(timeout_s):
                     await self._changed.wait()
             except TimeoutError:
                 pass
+        self._answers = False
 
 
 class Instance(Struct, eq=False):

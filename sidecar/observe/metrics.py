@@ -22,6 +22,7 @@ from sidecar.core.alerts import SYSTEM_REASONS, Alert, Answer, Decision, Ground
 from sidecar.core.commands import Acknowledge, By, Cause, Observed, Pause, Resume, Terminate, Transition
 from sidecar.core.events import UNSCORED, Agent, SessionKey
 from sidecar.core.findings import Finding, Severity
+from sidecar.core.gaps import REASONS as GAPS
 from sidecar.core.pipeline import NOTICE_SEVERITY, Outcome
 from sidecar.core.runstate import Run
 from sidecar.core.span import Speaker
@@ -208,6 +209,10 @@ class Metrics(Collector):
             Label("observed", tuple(o for o in Observed.__args__ if o != "running")),  # type: ignore[attr-defined]
             Label("age", ("fresh", "stale")),
         )
+        self.sessions_degraded = show(
+            "sessions_degraded", "Sessions whose irreversible acts wait because telemetry is missing.",
+            Label("reason", GAPS),
+        )  # fmt: skip
         self.approvals_open = show("approvals_open", "Held acts and escalations that wait for a person.")
         self.review = self._histograms(
             "review_seconds",

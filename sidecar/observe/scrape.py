@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 
 from sidecar.core.alerts import Alert
 from sidecar.core.events import SessionKey
+from sidecar.core.gaps import REASONS as GAPS
 from sidecar.core.runstate import Run
 from sidecar.core.sessions import Session
 from sidecar.observe.families import Family
@@ -101,6 +103,8 @@ class Scrape:
         reasons = self._health.reasons()
         metrics.ready[()] = not reasons
         metrics.unready.replace({(reason,): reason in reasons for reason in UNREADY})
+        gaps = Counter(reason for reasons in service.gaps.listed.values() for reason in reasons)
+        metrics.sessions_degraded.replace({(reason,): gaps[reason] for reason in GAPS})
         metrics.approvals_open[()] = sum(a.state == "open" for a in list(service.approvals.values()))
         self._read_storage()
         self._read_kafka()

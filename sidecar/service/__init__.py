@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import Counter
 from collections.abc import Callable
 
 from sidecar.core.events import Agent, SessionKey
+from sidecar.core.gaps import Gaps
 from sidecar.core.pipeline import Pipeline
 from sidecar.core.runstate import Run
 from sidecar.core.span import Record, Span, Speaker
@@ -29,6 +32,12 @@ from sidecar.storage import (
 log = logging.getLogger("sidecar.service")
 
 HOLD_NS = 15 * 60 * 10**9
+LEASE_NS = 3 * 10**9
+TOLD_AS = {
+    "library": "the agent library is gone without a goodbye",
+    "span": "no span has come of an act that is over",
+    "clock": "the clock is wrong",
+}
 
 
 class Service(Gate):
@@ -41,6 +50,8 @@ class Service(Gate):
         hold_ns: How long a held act waits for a person before it is denied.
         fail_open: Tools whose acts agents may run when nobody answers, though they are irreversible.
         losses: Telemetry that was refused or lost at the doors.
+        lease_ns: Within which agents' processes let themselves be heard.
+        monotonic_ns: A monotonic clock.
     """
 
     def __init__(
@@ -56,12 +67,17 @@ class Service(Gate):
         hold_ns: int = HOLD_NS,
         fail_open: frozenset[str] = frozenset(),
         losses: Losses | None = None,
+        lease_ns: int = LEASE_NS,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         super().__init__(pipeline, control, telemetry, meter, clock_ns)
         self._owner_of, self._mint, self._hold_ns, self.fail_open = owner_of, mint, hold_ns, fail_open
         self.losses = losses
+        self.gaps = Gaps(lease_ns=lease_ns, spans_of=self._spans_of)
+        self._monotonic_ns = monotonic_ns
         self.arrivals = Arrivals()
         self.degraded: dict[str, None] = {}
+        self.away: dict[str, Speaker] = {}
         self.cold: dict[str, str] = {}
         self.fed = (0, 0)
         self.approvals, self._decided, self._releases, self._works = {}, {}, {}, {}
@@ -78,6 +94,7 @@ class Service(Gate):
         finally:
             self.fed = (position[0], position[1] + 1)
         self.settle(outcome)
+        self._look_at_clock(span, speaker, arrived_ns)
         self.arrivals.arrived(speaker.realm, span.trace_id, span.span_id)
 
     def tick(self) -> None:
@@ -89,6 +106,32 @@ class Service(Gate):
         if self.losses is not None:
             for loss in self.losses.untold():
                 self._tell_of(loss, now_ns)
+        self._look_for_gaps(now_ns)
+
+    def _spans_of(self, key: SessionKey) -> int:
+        session = self.pipeline.sessions.get(key)
+        return 0 if session is None else session.span_count
+
+    def _look_for_gaps(self, now_ns: int) -> None:
+        """Sessions that are not wholly seen any more: one alert for each identity, and a mark where spans are missing.
+
+        An act that takes long and tells nothing may be just that: its session waits, and nobody is called.
+        """
+        looked_ns, found = self._monotonic_ns(), dict[str, Counter[str]]()
+        for key, reasons in self.gaps.look(looked_ns).items():
+            found.setdefault(key.realm, Counter()).update(reason for reason in reasons if reason != "outcome")
+            if "span" in reasons:
+                self._note_unscored([key], "dropped")
+        for realm, counted in found.items():
+            if parts := [f"{TOLD_AS[reason]}: {counted[reason]} sessions" for reason in sorted(counted)]:
+                text = f"telemetry may be missing ({'; '.join(parts)}); irreversible acts of these sessions wait"
+                agent = Agent(realm, name=realm.removeprefix("agent:") if realm.startswith("agent:") else "")
+                about = f"gap {looked_ns}"
+                self.settle(
+                    self.pipeline.announce(
+                        "telemetry_dropped", SessionKey(realm, ""), agent, text, now_ns, about=about, score=0.5
+                    )
+                )
 
     def _tell_of(self, loss: Loss, now_ns: int) -> None:
         """Telemetry of an identity is missing: one alert that grows, and a mark on its sessions that are under way."""

@@ -81,6 +81,7 @@ class Gate(Commands):
         now_ns, began_s = self._clock_ns(), time.perf_counter()
         for span in question.carried:
             self.settle(self.pipeline.feed(Record(span, question.speaker, now_ns), now_ns))
+            self._look_at_clock(span, question.speaker, now_ns)
         row = Row("asked", question.body, now_ns, "proto", question.speaker, self.fed)
         outcome = self.pipeline.authorize(asked, now_ns)
         self._meter.decided(time.perf_counter() - began_s)
@@ -95,7 +96,11 @@ class Gate(Commands):
         if decision.answer == "allow":
             minted = self._mint(decision, asked.arguments)
             if decision.irreversible:
-                return await self._allow_durably(decision, minted, row)
+                verdict = await self._allow_durably(decision, minted, row)
+                if verdict.decision.answer == "allow":
+                    self._granted(decision, asked.call_id)
+                return verdict
+            self._granted(decision, asked.call_id)
             self._append_soon(row, self._entry("allow", decision.session, decision=decision), minted)
             return Verdict(decision, minted)
         if decision.answer == "hold":
@@ -130,12 +135,16 @@ class Gate(Commands):
         self.settle(outcome)
         return outcome.decision
 
+    def _granted(self, decision: Decision, call_id: str) -> None:
+        key = self.pipeline.sessions.resolve(decision.session)
+        self.gaps.granted(key, call_id or decision.event_id, self._monotonic_ns())
+
     async def _allow_durably(self, decision: Decision, minted: Minted | None, row: Row | None) -> Verdict:
         """Puts an allow and its grant on the disk together, and looks again at what has happened meanwhile."""
         observed = self.pipeline.policy.posture(decision.agent.role) == "observe"
         if self.restoring and not observed:
             return Verdict(_system(decision, "restoring", 500))
-        if not observed and self.losses is not None and self.losses.is_recent(decision.session.realm):
+        if not observed and self.is_degraded(decision.session):
             return Verdict(_system(decision, "degraded", 1000))
         epoch = self.run_of(decision.session).epoch
         batch = ControlBatch(
@@ -197,7 +206,10 @@ class Gate(Commands):
             return None
         if decision.answer != "allow":
             return Verdict(decision)
-        return await self._allow_durably(decision, self._mint(decision, held.event.arguments), None)
+        verdict = await self._allow_durably(decision, self._mint(decision, held.event.arguments), None)
+        if verdict.decision.answer == "allow":
+            self._granted(decision, held.event.call_id)
+        return verdict
 
 
 def _system(decision: Decision, reason: str, retry_after_ms: int) -> Decision:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from sidecar.core.commands import Acknowledge, Cause, Observed
 from sidecar.core.digests import event_id, remember
 from sidecar.core.events import Agent, SessionKey
+from sidecar.core.gaps import Gaps
+from sidecar.core.oddities import is_skewed
 from sidecar.core.pipeline import Outcome
 from sidecar.core.runstate import RUNNING, Run
-from sidecar.core.span import Speaker
+from sidecar.core.span import Span, Speaker
 from sidecar.service.recording import Recording
-from sidecar.sources.losses import Losses
+from sidecar.sources.losses import Losses, concerns
 
 MAX_WORKS = 50_000
 
@@ -20,6 +22,10 @@ class Sessions(Recording):
     """Whom we know, and what their processes say of themselves."""
 
     losses: Losses | None
+    gaps: Gaps
+    away: dict[str, Speaker]
+    """Sources of telemetry that cannot be reached, by name, and for whom they speak."""
+    _monotonic_ns: Callable[[], int]
     _works: dict[str, SessionKey]
     """Work → the latest session that did it."""
 
@@ -111,6 +117,50 @@ class Sessions(Recording):
         )
         self.pipeline.runs.outrun(key, epoch)
         self.settle(self.pipeline.pause(key, cause, now_ns))
+
+    # ------------------------------------------------------------ whether they are wholly seen
+
+    def heard(self, realm: str, library: str) -> None:
+        """A process with the agent library has said something."""
+        self.gaps.heard(realm, library, self._monotonic_ns())
+
+    def attended(self, key: SessionKey, library: str) -> None:
+        """A process with the agent library runs a session."""
+        self.gaps.attended(self.pipeline.sessions.resolve(key), library)
+
+    def left(self, realm: str, library: str) -> None:
+        """A process with the agent library has said goodbye."""
+        self.gaps.left(realm, library)
+
+    def ended(self, key: SessionKey, call_id: str) -> None:
+        """An act is over; its span is to come."""
+        self.gaps.ended(self.pipeline.sessions.resolve(key), call_id, self._monotonic_ns())
+
+    def _look_at_clock(self, span: Span, speaker: Speaker, arrived_ns: int) -> None:
+        wrong = is_skewed(span, arrived_ns)
+        if wrong or self.gaps.minds_clock:
+            bindings, realm = self.pipeline.weaver.bindings, speaker.realm
+            trace = bindings.traces.get((realm, span.trace_id))
+            key = bindings.claim_of(realm, span) or (None if trace is None else trace.session)
+            if key is not None:
+                key = self.pipeline.sessions.resolve(key)
+                self.gaps.dated(key, self._monotonic_ns(), is_skewed=wrong)
+
+    def is_degraded(self, key: SessionKey) -> bool:
+        """Whether telemetry of a session is missing, so that nothing irreversible may be allowed in it now."""
+        if self.losses is not None and self.losses.is_recent(key.realm):
+            return True
+        if self.away:
+            session = self.pipeline.sessions.get(key)
+            of_others = session is not None and session.grade != "authenticated"  # it may have come that way
+            if of_others and any(concerns(speaker, key.realm) for speaker in self.away.values()):
+                return True
+        return bool(self.gaps.reasons(self.pipeline.sessions.resolve(key), self._monotonic_ns()))
+
+    def settle(self, outcome: Outcome) -> None:
+        for old, new in outcome.renamed:
+            self.gaps.renamed(old, new)
+        super().settle(outcome)
 
     def spans_dropped(self, speaker: Speaker, keys: Iterable[SessionKey], spans: int) -> None:
         """The process that runs these sessions has lost spans of them."""

@@ -178,7 +178,7 @@ class KafkaSource:
         consumer_config(settings)  # a password or certificate that is not there stops the start
         self._settings, self._intake = settings, intake
         self._dead_letter, self._gap, self._now_ns = dead_letter, gap, now_ns
-        self._speaker = Speaker(f"forwarder:{settings.name}", "attested", speaks_for=settings.speaks_for)
+        self.speaker = Speaker(f"forwarder:{settings.name}", "attested", speaks_for=settings.speaks_for)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"source-{settings.name}")
         self._room = asyncio.Semaphore(settings.in_flight)
         self._closing, self._ended = asyncio.Event(), asyncio.Event()
@@ -303,7 +303,7 @@ class KafkaSource:
                 async with self._room:
                     if self._closing.is_set():
                         return False
-                    await self._intake.take(topic.signal, record.value, encoding, self._speaker, self._now_ns())
+                    await self._intake.take(topic.signal, record.value, encoding, self.speaker, self._now_ns())
             except SpanError as error:
                 return await self._put_aside(record, error.reason)
             except OutsideError as error:

@@ -42,8 +42,7 @@ class Loss(Struct):
 
     def concerns(self, realm: str) -> bool:
         """Whether telemetry of that realm may be among what was lost."""
-        agent = realm.removeprefix("agent:") if realm.startswith("agent:") else None
-        return self.speaker.realm == realm or _speaks_for(self.speaker, agent)
+        return concerns(self.speaker, realm)
 
     @property
     def amount(self) -> int:
@@ -120,5 +119,8 @@ class Losses:
         return any(now_ns - loss.last_ns <= RECENT_NS and loss.concerns(realm) for loss in self._losses.values())
 
 
-def _speaks_for(speaker: Speaker, agent: str | None) -> bool:
-    return agent is not None and (agent in speaker.speaks_for or "*" in speaker.speaks_for)
+def concerns(speaker: Speaker, realm: str) -> bool:
+    """Whether telemetry of that realm may come from `speaker`: it is its own, or that of who it speaks for."""
+    if not realm.startswith("agent:") or speaker.realm == realm:
+        return speaker.realm == realm
+    return realm.removeprefix("agent:") in speaker.speaks_for or "*" in speaker.speaks_for

@@ -149,7 +149,9 @@ def test_credential_names_the_agent_whatever_the_message_says(start, tmp_path):
 
 def trace(number):
     attributes = [("gen_ai.operation.name", "chat"), ("gen_ai.conversation.id", "s1"), ("gen_ai.agent.name", "bot")]
-    return otlp.traces(otlp.span(number, attributes, name="chat m"))
+    now_ns = time.time_ns()
+    times = {"start_time_unix_nano": now_ns - 1000, "end_time_unix_nano": now_ns}
+    return otlp.traces(otlp.span(number, attributes, name="chat m", **times))
 
 
 def place(number):
