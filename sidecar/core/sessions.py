@@ -115,6 +115,7 @@ class Session(Struct):
         own_domains: Registrable domains that trusted words show to be the agent's own organisation.
         agent_rank: How well `agent` is known: 0 by the service's name, 1 named by a span, 2 by the outermost run of an
             agent, 3 by a credential or at the control door.
+        agent_since_ns: When the span began that named it; of two outermost runs the earlier names the session's agent.
         told: The id as it was told, cut to `MAX_TOLD` characters, where it was of odd form; else "".
         offset_ns: What its sender's clock is wrong by, where that is beyond what can be believed (`core.oddities`).
     """
@@ -148,6 +149,7 @@ class Session(Struct):
     kinds: dict[str, str] = {}
     found: dict[str, None] = {}
     agent_rank: int = 0
+    agent_since_ns: int = 0
     told: str = ""
     offset_ns: int = 0
     skewed: bool = False
@@ -204,7 +206,7 @@ class Session(Struct):
         self.last_ns = max(self.last_ns, other.last_ns)
         self.aliases = (*self.aliases, *other.aliases, other.key)[-MAX_ALIASES:]
         if self.agent == NO_AGENT or other.agent_rank > self.agent_rank:
-            self.agent, self.agent_rank = other.agent, other.agent_rank
+            self.agent, self.agent_rank, self.agent_since_ns = other.agent, other.agent_rank, other.agent_since_ns
         self.parent = self.parent or other.parent
         self.user = self.user or other.user
         for address, rank in self.mentions.items():

@@ -397,8 +397,11 @@ class Weaver:
             return session.agent
         agent = _agent(speaker, named, known)
         rank = 3 if speaker.agent else 2 if named.is_run and is_outermost else 1
-        if rank > session.agent_rank or (agent.role == known.role and agent != known) or known == NO_AGENT:
+        start_ns = span.start_ns or span.end_ns
+        outer = rank == session.agent_rank == 2 and start_ns < session.agent_since_ns
+        if rank > session.agent_rank or outer or (agent.role == known.role and agent != known) or known == NO_AGENT:
             self._plays(session, agent, rank=max(rank, session.agent_rank))
+            session.agent_since_ns = start_ns
         return self._same(agent)
 
     def _plays(self, session: Session, agent: Agent, *, rank: int = 3) -> None:

@@ -368,3 +368,11 @@ def test_a_conversation_within_anothers_span_descends_from_it() -> None:
     loom.take(tool("ask_helper", {}, trace="A", parent="boss", word="call", start=0.5, end=2))
     loom.take(tool("look", {"n": 2}, start=1.5, session="s-sub", parent="call", trace="A"))
     assert loom.session("s-sub").parent == SessionKey("local", "s-boss")
+
+
+def test_the_outermost_run_names_the_sessions_agent_although_it_ends_last() -> None:
+    loom = Loom()
+    loom.take(kit.run(start=1, end=2, word="helper", parent="boss", session="s", agent="helper"))
+    assert loom.session("s").agent.name == "helper"
+    loom.take(kit.run(start=0, end=3, word="boss", session="s", agent="boss"))
+    assert loom.session("s").agent.name == "boss"
