@@ -455,7 +455,10 @@ class Exposure:
         if out:
             where = max(out, key=lambda place: (_FAR.index(place.relation), place.named_by < 3, place.address))
             goes = f"{tool} to {where.address} ({_standing(where)})"
-            sure = {"outside": 1.0, "personal": 1.0}.get(where.relation, 0.6) - (0.2 if where.named_by >= 3 else 0.0)
+            carries = any(is_sensitive(marks_of(piece, self._find)) for piece in event.reading.pieces)
+            sure = {"outside": 0.8, "personal": 0.8}.get(where.relation, 0.5)
+            sure += (0.2 if carries else 0.0) - (0.2 if where.named_by >= 3 else 0.0)
+            goes += " with sensitive content" if carries else ""
             shows("way_out", sure if effect.sends or for_good else 0.7 * sure, goes, where.kind)
             if for_good:
                 shows("irreversible_outside", sure, goes, where.kind)
