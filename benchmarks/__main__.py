@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.report import Figure, machine, number
 
-NAMES = ("gate", "latency", "start", "memory", "cost", "pipeline", "agent_library")
+NAMES = ("gate", "latency", "start", "memory", "cost", "mapping", "pipeline", "agent_library")
 
 
 def main(arguments: list[str] | None = None) -> int:
