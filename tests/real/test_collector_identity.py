@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import yaml
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -24,7 +23,7 @@ from sidecar.sources.decode import Limits, decode
 from sidecar.sources.identity import AGENT_KEYS, realm_of
 from tests.core.kit import at
 from tests.core.stories import fresh
-from tests.core.test_identity import CLERK, COLLECTOR, KAFKA, THIEF, accused, known_of
+from tests.core.test_identity import CLERK, COLLECTOR, KAFKA, THIEF, accused, known_of, of_the_clerk
 from tests.faults.process import Sidecar
 from tests.real.parts import Collector
 from tests.real.test_collector_config import OVER, Sink, send, shipped
@@ -142,7 +141,7 @@ def judged(told: list[tuple[str, str, bytes]], forwarder: Speaker) -> tuple[Any,
         for span in decode(kind, body, "proto", Limits()).spans:  # type: ignore[arg-type]
             outcome = core.feed(Record(span, realm_of(span, forwarder), now_ns), now_ns)
             if agent == "clerk":
-                came.append(msgspec.msgpack.encode(outcome))
+                came.append(of_the_clerk(outcome))
         if agent == "clerk":
             core.tick(now_ns)
     core.tick(at(160 + seconds), last=True)
