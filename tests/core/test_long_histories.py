@@ -1,4 +1,4 @@
-"""A history that comes again with every model call: each text is read once, and each byte costs the same in every call."""
+"""A history that comes again with every model call: each text is read once, a byte costs the same in every call."""
 
 from __future__ import annotations
 

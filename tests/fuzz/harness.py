@@ -42,9 +42,9 @@ POLICY = Policy(PolicyDocument(), {})
 KINDS = ("proto", "json", "program", "program")
 
 
-def pipeline() -> Pipeline:
-    """A pipeline without detectors that puts late telemetry in order."""
-    return Pipeline((), POLICY, CATALOGUE, patterns=PATTERNS, capacity=64, journal_bytes=1 << 20)
+def pipeline(journal_bytes: int = 1 << 20) -> Pipeline:
+    """A pipeline without detectors, which puts late telemetry in order if it keeps a journal."""
+    return Pipeline((), POLICY, CATALOGUE, patterns=PATTERNS, capacity=64, journal_bytes=journal_bytes)
 
 
 def run(data: bytes) -> int:

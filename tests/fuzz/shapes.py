@@ -33,8 +33,8 @@ def check(facts: Facts | None, span: Span) -> None:
     assert all(type(reason) is str for reason in facts.finish)
     for names in (facts.system, facts.tools):
         assert names is None or (type(names) is tuple and all(type(name) is str for name in names))
-    parts = _parts(facts.inputs) + _parts(facts.outputs)
-    assert parts <= 2 * MAX_PARTS, parts
+    for said in (facts.inputs, facts.outputs):
+        assert (parts := _parts(said)) <= MAX_PARTS, parts
     for value in (facts.arguments, facts.result):
         assert _is_content(value), type(value)
     assert size(facts.inputs) + size(facts.outputs) + size(facts.system) + size(facts.tools) + size(

@@ -28,7 +28,7 @@ from sidecar.core.semconv import (
     vercel,
 )
 from sidecar.core.semconv.content import is_marker
-from sidecar.core.semconv.facts import Facts
+from sidecar.core.semconv.facts import MAX_PARTS, Facts, Turn
 from sidecar.core.semconv.names import IDENTITY, first, text
 from sidecar.core.span import Span, is_cut
 
@@ -124,7 +124,24 @@ def read(span: Span) -> Facts | None:
         if not getattr(facts, field) and (value := first(get, names)) is not None:
             setattr(facts, field, text(value))
     facts.session = session or facts.session
+    for field in ("inputs", "outputs"):
+        said = getattr(facts, field)
+        if said is not None and sum([len(turn.parts) or 1 for turn in said]) > MAX_PARTS:
+            setattr(facts, field, _newest(said))
+            facts.cut += (field,) if field not in facts.cut else ()
     return judged(facts, span)
+
+
+def _newest(said: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """The last messages of a list that is too long: `MAX_PARTS` parts."""
+    kept: list[Turn] = []
+    room = MAX_PARTS
+    for turn in reversed(said):
+        if room <= 0:
+            break
+        kept.append(turn if len(turn.parts) <= room else Turn(turn.role, turn.parts[-room:]))
+        room -= len(turn.parts) or 1
+    return tuple(reversed(kept))
 
 
 def _excuse(facts: Facts, span: Span) -> None:

@@ -15,6 +15,8 @@ MARKERS = frozenset(("__REDACTED__", "<REDACTED>", "[REDACTED]", "REDACTED", "[R
 """Texts that stand for content which the sender keeps to itself."""
 MAX_REPR = 65_536
 """Characters of a Python repr that is read; `ast` takes about a microsecond for each ten of them."""
+MAX_BITS = 1024
+"""Of a number in a repr."""
 MAX_NESTED = 3
 """JSON within JSON texts that is opened, layers."""
 
@@ -39,7 +41,7 @@ def structured(value: Any) -> tuple[Any, bool]:
         return value, False
     try:
         return _decode(value), False
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):  # of bad JSON, of half a character
         # A text may begin with a bracket; JSON that an attribute limit cut has its last bracket missing.
         looks_json = value.lstrip()[1:2] in ('"', "{", "[", "]", "}")
         return value, looks_json and value.rstrip()[-1:] not in ("}", "]")
@@ -52,7 +54,7 @@ def unquoted(value: Any) -> Any:
             break
         try:
             inner = _decode(value)
-        except (msgspec.DecodeError, RecursionError):
+        except (ValueError, RecursionError):
             break
         if not isinstance(inner, str):
             break
@@ -75,7 +77,8 @@ def literal(value: Any) -> Any:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is what JSON could hold; a repr may hold sets, bytes and complex numbers."""
+    """Whether a value is what JSON could hold; a repr may hold sets, bytes, complex numbers, and ``0x…`` as long as it
+    likes, which Python refuses to write down."""
     stack = [value]
     while stack:
         item = stack.pop()
@@ -85,7 +88,10 @@ def _is_plain(value: Any) -> bool:
             stack.extend(item.values())
         elif isinstance(item, list):
             stack.extend(item)
-        elif not (item is None or isinstance(item, (str, int, float))):
+        elif isinstance(item, int):
+            if item.bit_length() > MAX_BITS:
+                return False
+        elif not (item is None or isinstance(item, (str, float))):
             return False
     return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 
 from sidecar.core import semconv
@@ -133,3 +134,12 @@ def wild(names: dict[str, tuple[str, ...]], *more: str) -> st.SearchStrategy[dic
     """Attributes of a convention with anything at all in them."""
     keys = sorted({name for each in names.values() for name in each} | set(more))
     return st.dictionaries(st.sampled_from(keys), values, max_size=7)
+
+
+def decoded(text: str) -> Any:
+    """JSON as the mappers decode it.
+
+    Raises:
+        ValueError: They do not.
+    """
+    return msgspec.json.decode(text)
