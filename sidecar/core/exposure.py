@@ -435,9 +435,9 @@ class Exposure:
         reads = effect.reads or effect.runs or not effect.known
         if reads and len(cell.unread) < MAX_TOOLS and not self._heard.get((event.event_id, "ended")):
             cell.unread[event.event_id] = None
-        going = {id(where) for where in out}
+        going = [*out]
         for where in event.reading.destinations:
-            if id(where) in going or where.relation == "inside":
+            if any(where is one for one in going) or where.relation == "inside":
                 self._place(cell, where, tool, event, span)
 
         known = tuple(act.kinds)

@@ -88,6 +88,14 @@ def owner(table: SessionTable, key: SessionKey, speaker: Speaker) -> Session | N
     return next((session for session in others if not poses(session, speaker)), None)
 
 
+def claims(table: SessionTable, key: SessionKey, speaker: Speaker) -> tuple[Session | None, Session | None]:
+    """The `owner` of the session that `speaker` names for the first time, and who named it before in its name."""
+    if speaker.grade == "declared" or len(key.id) < UNIQUE_SESSION_ID or table.get(key) is not None:
+        return None, None
+    others = (session for session in table.others(key) if session.grade != "declared" and poses(session, speaker))
+    return owner(table, key, speaker), next(others, None)
+
+
 def poses(session: Session, speaker: Speaker) -> bool:
     """Whether the agent of `session` calls itself by the name of `speaker`, which is not the name of its credential."""
     told = session.agent.id

@@ -357,14 +357,15 @@ class Weaver:
             heard = bindings.did(realm, facts, key, span.end_ns)
             if heard is not None and self.table.resolve(heard).id.startswith("trace:"):
                 self.bind(heard, key, now_ns)
-        forged = bool(facts.session) and oddities.owner(self.table, key, speaker) is not None
+        owner, impostor = oddities.claims(self.table, key, speaker) if facts.session else (None, None)
         session = self.table.open(key, now_ns)
         session.grade = speaker.grade
         if facts.session and not session.told and session.key.id.startswith("h:"):
             session.told = facts.session[:MAX_TOLD]
-        if forged:
+        if (accused := impostor if owner is None else session) is not None:
+            agent = accused.agent if accused is impostor else Agent(realm, "", speaker.agent or "")
             place, text = f"{span.trace_id}:{span.span_id}", "it names a session that belongs to another's credential"
-            self.acts.notice("identity_mismatch", session, session.agent, span.end_ns, place, "", text)
+            self.acts.notice("identity_mismatch", accused, agent, span.end_ns, place, "", text)
         if session.parent is None and facts.session:
             parent = SessionKey(realm, clean_id(facts.parent_session)) if facts.parent_session else None
             self._descends(session, parent or bindings.parent_of(realm, span))
@@ -391,7 +392,7 @@ class Weaver:
             if speaker.agent and not known.name:
                 self._plays(session, Agent(speaker.realm, "", speaker.agent))
             elif known == NO_AGENT:
-                service = span.resource.get("service.name")
+                service = span.resource.get("service.name", span.resource.get("declared.service.name"))
                 name = service[:MAX_NAME] if isinstance(service, str) else ""
                 self._plays(session, Agent(speaker.realm, "", name), rank=0)
             return session.agent
