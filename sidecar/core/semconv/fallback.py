@@ -123,7 +123,7 @@ _TYPES = ("string", "integer", "number", "boolean", "object", "array", "any", "n
 _RIGHT = frozenset(("", "false", "none", "null", "0", "ok"))
 _OWNERS = {
     **{name: field for field, names in IDENTITY.items() for name in names if "." not in name},
-    **dict.fromkeys(("sessionId", "conversationId", "threadId", "chat_id", "chatId"), "session"),
+    **dict.fromkeys(("session", "sessionId", "conversationId", "threadId", "chat_id", "chatId"), "session"),
     "agentName": "agent_name", "agentId": "agent_id", "userId": "user",
 }  # fmt: skip
 """Last parts of the keys in a log's body that say whose it is."""

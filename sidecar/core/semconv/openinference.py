@@ -76,13 +76,15 @@ def _tool(span: Span) -> Facts:
     get = span.attributes.get
     facts = Facts(
         kind="tool",
-        tool=text(first(get, NAMES["tool"])) or span.name,
+        tool=text(first(get, NAMES["tool"])) or span.name.removesuffix(".__call__"),
         description=text(first(get, NAMES["description"])),
         call_id=text(first(get, NAMES["call_id"])),
         failed=span.status == 2,
         gated=get("sidecar.gated") is True,
     )
     _arguments(facts, first(get, NAMES["inputs"]), get("tool.parameters"))
+    if isinstance(facts.arguments, dict) and (schema := get("tool.json_schema")) is not None:
+        facts.arguments = _unwrapped(facts.arguments, schema)
     if _is_final_answer(facts.tool, facts.arguments, get("tool.parameters")):
         return Facts(kind="context", tool=facts.tool)  # smolagents; the model's call and the run tell the answer
     told = first(get, NAMES["outputs"])
@@ -112,6 +114,18 @@ def _arguments(facts: Facts, told: Any, parameters: Any) -> None:
         return
     facts.arguments = value
     facts.cut += ("arguments",) if cut else ()
+
+
+def _unwrapped(arguments: dict[str, Any], schema: Any) -> dict[str, Any]:
+    """Arguments without what a framework's own call puts round them, where the tool's schema tells the two apart."""
+    told = structured(schema)[0]
+    known = told.get("properties") if isinstance(told, dict) else None
+    if not isinstance(known, dict) or not known or not known.keys().isdisjoint(arguments):
+        return arguments
+    inner = [
+        value for value in arguments.values() if isinstance(value, dict) and value and value.keys() <= known.keys()
+    ]
+    return inner[0] if len(inner) == 1 else arguments
 
 
 def _values(parameters: Any) -> dict[str, Any] | None:

@@ -109,6 +109,8 @@ def _meant(key: str) -> Meaning:
     words = words_of(key)
     if not words:
         return NOTHING
+    if (found := _one_argument(key)) is not NOTHING:
+        return found
     if (found := _ending(words)) is not NOTHING:
         return found
     trimmed = list(words)
@@ -119,6 +121,22 @@ def _meant(key: str) -> Meaning:
                 return Meaning("argument", found.weight, 0, words[-1])
             return found if found.field != "kind" else NOTHING
     return _one_of_many(key)
+
+
+def _one_argument(key: str) -> Meaning:
+    """One argument of a call, whatever it is called: ``tool.args.name`` is no tool's name, ``action.input.query`` no
+    request of its own."""
+    parts = key.split(".")
+    for at in range(1, len(parts)):
+        head = words_of(".".join(parts[:at]))
+        if len(head) < 2 or head[-1] not in _ARGUMENTS | _INPUTS:
+            continue
+        if head[-2] == "action" or (head[-2] in _TOOL or (head[-2] == "call" and not _TOOL.isdisjoint(head[-4:-2]))):
+            rest = words_of(".".join(parts[at:]))
+            if not rest or parts[at].isdecimal() or rest[-1] in FORMS or rest[-1] in _MEASURES | _ABOUT:
+                return NOTHING
+            return Meaning("argument", 1, 0, ".".join(parts[at:]))
+    return NOTHING
 
 
 def _one_of_many(key: str) -> Meaning:

@@ -402,3 +402,53 @@ def test_a_story_of_spans_says_who_asked_what_was_done_and_what_was_answered(fra
 def test_events_of_a_span_that_are_no_calls_say_nothing() -> None:
     other = (event("exception", {"exception.type": "ToolError"}), event("cache_hit", {"tool": "x", "args": "{}"}))
     assert semconv.read(replace(named("job", {}), events=other)) is None
+
+
+# ---------------------------------------------------------------- what real libraries sent that nobody here had seen
+
+
+def test_an_argument_is_one_whatever_it_is_called() -> None:
+    read = semconv.read(named("step", {
+        "step.kind": "action", "action.name": "find", "action.input.query": "INV-1", "action.input.limit": 5,
+        "action.input.name": "a.txt", "observation": "1 match",
+    }))  # fmt: skip
+    assert read is not None
+    assert (read.tool, read.arguments) == ("find", {"query": "INV-1", "limit": 5, "name": "a.txt"})
+    assert read.result == "1 match"
+
+
+def test_an_argument_called_name_is_not_the_tools_name() -> None:
+    read = semconv.read(named("t", {"tool.name": "open_file", "tool.args.name": "a.txt", "tool.args.mode": "r"}))
+    assert read is not None
+    assert (read.tool, read.arguments) == ("open_file", {"name": "a.txt", "mode": "r"})
+
+
+def test_a_logged_object_that_names_its_session_in_one_word_is_of_that_session() -> None:
+    read = semconv.read(record(J({"event": "tool_call", "session": "s-88", "tool": "send_email", "args": MAIL})))
+    assert read is not None
+    assert (read.session, read.tool, read.arguments) == ("s-88", "send_email", MAIL)
+
+
+def test_a_method_that_calls_a_tool_is_not_its_name() -> None:
+    read = semconv.read(named("send_email.__call__", {
+        "openinference.span.kind": "TOOL", "input.value": J({"kwargs": MAIL}), "output.value": J(SENT),
+    }))  # fmt: skip
+    assert read is not None
+    assert (read.tool, read.arguments, read.result) == ("send_email", MAIL, SENT)
+
+
+def _wrapped(arguments: dict[str, Any], properties: dict[str, Any]) -> Any:
+    read = semconv.read(named("send_email", {
+        "openinference.span.kind": "TOOL", "tool.name": "send_email", "input.value": J(arguments),
+        "tool.json_schema": J({"type": "object", "properties": properties}), "output.value": SENT,
+    }))  # fmt: skip
+    assert read is not None
+    return read.arguments
+
+
+def test_a_schema_tells_arguments_from_what_a_frameworks_call_puts_round_them() -> None:
+    text = {"type": "string"}
+    assert _wrapped({"input": MAIL, "options": None}, {"to": text, "body": text}) == MAIL
+    own = {"input": MAIL, "options": None}
+    assert _wrapped(own, {"input": {"type": "object"}, "options": text}) == own
+    assert _wrapped(own, {"cc": text}) == own
