@@ -6,7 +6,7 @@ export SIDECAR_SHARED ?= ../shared
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint proto bench evaluate faults real-parts clean
+.PHONY: help demo test lint proto bench evaluate faults permutations real-parts clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ evaluate: $(VENV)/.demo ## all corpora in SIDECAR_SHARED, cold, with the shipped
 
 faults: $(VENV)/.test ## the long fault tests, at full round counts (hours)
 	@$(BIN)/python -m pytest tests/faults --full-rounds -s $(ARGS)
+
+permutations: $(VENV)/.test ## 500 arrivals of every capture, and each without every attribute (an hour or two)
+	@SIDECAR_PERMUTATIONS=500 SIDECAR_DELETIONS=all $(BIN)/python -m pytest tests/captures/test_any_order.py tests/captures/test_deletions.py $(ARGS)
 
 real-parts: $(VENV)/.test ## fetch and build Kafka, the Collector and Prometheus into the cache
 	@$(BIN)/python -m scripts.real_parts
