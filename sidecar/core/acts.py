@@ -91,7 +91,7 @@ class Acts:
                     gated=facts.gated,
                 ),
             )
-            if session.gated and not facts.gated:
+            if session.gated and not facts.gated and start_ns >= session.gated_ns:
                 self._ungated(session, agent, act, answered=span.attributes.get("sidecar.ungated") is not True)
             arguments, withheld, unscored = facts.arguments, facts.withheld, facts.unscored
             if arguments is None and intent is not None and intent.arguments is not None:
@@ -215,7 +215,7 @@ class Acts:
         withheld = ("arguments",) if intent.arguments is None else ()
         unscored = (("withheld",) if withheld else ()) + (("cut",) if intent.cut else ())
         self._started(session, session.agent, act, intent.arguments, "", withheld, unscored, events)
-        if session.gated:
+        if session.gated and act.started_ns >= session.gated_ns:
             self._ungated(session, session.agent, act, answered=True)
         return act
 
@@ -243,11 +243,11 @@ class Acts:
         """The act that this telling is about, if it is known already."""
         act = session.acts.get(call_id) if call_id else None
         if act is not None and (
-            self._is_within(session, act, digest, tool, span) or not _another(act, digest, scope, span)
+            self._is_within(session, act, call_id, digest, tool, span) or not _another(act, digest, scope, span)
         ):
             return act
         for act in reversed(session.acts.values()):
-            if self._is_within(session, act, digest, tool, span):
+            if self._is_within(session, act, call_id, digest, tool, span):
                 return act
             if call_id and act.call_id and act.call_id != call_id:
                 continue
@@ -269,10 +269,12 @@ class Acts:
                 return act
         return None
 
-    def _is_within(self, session: Session, act: Act, digest: bytes, tool: str, span: Span | None) -> bool:
+    def _is_within(self, session: Session, act: Act, call_id: str, digest: bytes, tool: str, span: Span | None) -> bool:
         """Whether a span stands within one that told of `act`, or round it, and is about the same call: a wrapper, or
         the other side of it."""
         if span is None or (digest and act.digest and digest != act.digest):
+            return False
+        if call_id and act.call_id and call_id not in (act.call_id, act.asked_as):
             return False
         if tool and act.tool and not is_same_tool(tool, act.tool):
             return False

@@ -31,6 +31,11 @@ MAX_NAME = 128
 """Longest name, id or version of an agent; of a longer one the head."""
 
 
+def is_unnamed(key: SessionKey) -> bool:
+    """Whether a session's id is only that of its first trace: such a session may turn out to be another."""
+    return key.id.startswith("trace:")
+
+
 class Named(Struct, frozen=True):
     """An agent as a span names it; `is_run` where the span is a run of that agent."""
 
@@ -143,6 +148,8 @@ class Bindings:
             for guest in list(self._lonely.get(name, {}).values()):
                 if _is_around(mine, guest):
                     self._take_in(realm, name, guest, mine)
+        elif facts.kind == "model" and (facts.output_tokens < 0 or facts.inputs or facts.system or facts.failed):
+            return  # it says too little to be known as the same call, or something of its own
         elif (
             not span.parent_id and not facts.session and (realm, f"{mine.trace_id}:{mine.span_id}") not in self._guests
         ):

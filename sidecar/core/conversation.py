@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.core import oddities
 from sidecar.core.acts import Acts
+from sidecar.core.binding import is_unnamed
 from sidecar.core.digests import arguments_digest, event_id, is_same_tool, remember, text_digest
 from sidecar.core.events import Agent, Event, Lifecycle, ModelCall, Reasoning
 from sidecar.core.history import ASSISTANT, ending, walk
@@ -62,10 +63,10 @@ class Conversation:
         if told:
             return
         session.unseen.pop(place, None)
-        if facts.outputs is None and TOOL_FINISH.intersection(facts.finish):
-            self._wait_for_acts(session, place, span.end_ns)
-        elif facts.outputs is not None and any(part.type == "call" for turn in facts.outputs for part in turn.parts):
+        if any(part.type == "call" for turn in facts.outputs or () for part in turn.parts):
             session.unseen.clear()  # what earlier calls withheld, the history has told by now, or never will
+        elif TOOL_FINISH.intersection(facts.finish):
+            self._wait_for_acts(session, place, span.end_ns)
         say = Telling(self._weaver, session, agent, place, start_ns, span.end_ns, events)
         say.system(facts.system or ())
         for turn, part in self._new_parts(session, facts):
@@ -87,7 +88,8 @@ class Conversation:
         inputs, ended = facts.inputs or (), ending(facts)
         if ended is not None:
             later = self._weaver.bindings.ends(session.key.realm, ended, session.key)
-            if later is not None and self._weaver.table.resolve(later) != session.key:
+            later = None if later is None else self._weaver.table.resolve(later)
+            if later is not None and later != session.key and is_unnamed(later):
                 self._weaver.bind(later, session.key, session.last_ns)
         new: list[tuple[Turn, Part]] = []
         chain, matched, replies = b"", False, False

@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sidecar.core.binding import Named
-from sidecar.core.digests import remember
+from sidecar.core.digests import arguments_digest, remember
 from sidecar.core.events import Event, SessionKey, ToolCall
 from sidecar.core.places import Report
 from sidecar.core.semconv.facts import Facts, Part, Turn
@@ -28,6 +28,7 @@ MAX_TOLD_EVENTS = 16_384
 MAX_RETOLD, MAX_RETOLD_OF_REALM = 1024, 512
 """Tellings told anew within `PERIOD_NS`, of all sessions and of one realm's: whoever sends out of order on purpose must
 not keep the core busy. A session is told anew once in that time."""
+BYTES_AS_TELLING = 4096
 PERIOD_NS = 10**9
 SHARED_TEXT = 64
 """Characters from which a text that comes again is kept once."""
@@ -73,14 +74,19 @@ class Journal(Struct):
 
     @property
     def is_full(self) -> bool:
-        return len(self.entries) >= MAX_ENTRIES or self.size_bytes >= MAX_BYTES_OF_SESSION
+        return len(self.entries) + len(self.questions) >= MAX_ENTRIES or self.size_bytes >= MAX_BYTES_OF_SESSION
+
+    @property
+    def overflows(self) -> bool:
+        """Whether it is so full that what comes cannot be kept."""
+        return len(self.entries) + len(self.questions) >= 2 * MAX_ENTRIES or self.size_bytes >= 2 * MAX_BYTES_OF_SESSION
 
 
 def name_of(event: Event) -> str:
-    """An event by its id, phase and whether it has its content: the same event may come again with more."""
+    """An event by its id, phase and content: the same event may come again with more, or with other content."""
     if isinstance(event, ToolCall):
         content = event.arguments if event.phase == "started" else event.result
-        return f"{event.event_id}{event.phase}{'' if content is None else '+'}"
+        return f"{event.event_id}{event.phase}{arguments_digest(content).hex()}"
     return event.event_id + getattr(event, "phase", "")
 
 
@@ -116,10 +122,9 @@ class Journals:
         order = (at_ns, _RANKS[facts.kind], span.trace_id, span.span_id)
         journal = self._of(session, now_ns)
         facts, size_bytes = _slim(facts, journal.parts)
-        if len(journal.entries) < 2 * MAX_ENTRIES:
-            journal.entries.append(Entry(order, _bare(record), facts, named))
-            journal.size_bytes += size_bytes
-            self.size_bytes += size_bytes
+        journal.entries.append(Entry(order, _bare(record), facts, named))
+        journal.size_bytes += size_bytes
+        self.size_bytes += size_bytes
         self._by_trace.setdefault((session.key.realm, span.trace_id), {})[session.key] = None
         self._place(session, journal, order)
 
@@ -129,8 +134,7 @@ class Journals:
         if any(known.event_id == event_id for known in journal.questions):
             return
         order = (at_ns, 3, "", event_id)
-        if len(journal.questions) < MAX_ENTRIES:
-            journal.questions.append(Question(order, asked, event_id))
+        journal.questions.append(Question(order, asked, event_id))
         self._place(session, journal, order)
 
     def _place(self, session: Session, journal: Journal, order: Order) -> None:
@@ -146,9 +150,10 @@ class Journals:
     def _of(self, session: Session, now_ns: int) -> Journal:
         journal = self._journals.pop(session.key, None)
         if journal is None:
-            fresh = not (session.span_count or session.act_count or session.texts)
-            journal = Journal(base=None if fresh else self._dump(session))
-        elif journal.is_full and session.key not in self._dirty:  # all is in order up to here
+            journal = Journal(base=self._dump(session) if _has_history(session) else None)
+        elif journal.is_full and (session.key not in self._dirty or journal.overflows):
+            # All is in order up to here, or so much came out of order that it stays where it came.
+            self._dirty.pop(session.key, None)
             self._release(session.key, journal)
             journal = Journal(base=self._dump(session), last=journal.last)
         self._journals[session.key] = journal
@@ -165,12 +170,6 @@ class Journals:
             return True
         remember(journal.told, name, None, MAX_TOLD_EVENTS)
         return False
-
-    def was_told(self, key: SessionKey, event_id: str) -> bool:
-        """Whether detectors have seen that act begin."""
-        journal = self._journals.get(key)
-        told = {} if journal is None else journal.told
-        return f"{event_id}started" in told or f"{event_id}started+" in told
 
     def has(self, key: SessionKey, span: Span, facts: Facts) -> bool:
         """Whether a span that bears this one's id has told just that."""
@@ -209,7 +208,8 @@ class Journals:
         if now_ns - self._period_ns >= PERIOD_NS:
             self._period_ns = now_ns
             self._retold.clear()
-        count, before = len(journal.entries), self._retold.get(key.realm, 0)
+        count = len(journal.entries) + journal.size_bytes // BYTES_AS_TELLING
+        before = self._retold.get(key.realm, 0)
         if journal.retold_ns and now_ns - journal.retold_ns < PERIOD_NS:
             return False
         if before and (before + count > MAX_RETOLD_OF_REALM or sum(self._retold.values()) + count > MAX_RETOLD):
@@ -227,35 +227,55 @@ class Journals:
                 base=journal.base,
                 told=journal.told,
                 last_ns=journal.last_ns,
-                parts=journal.parts,
                 retold_ns=now_ns,
             )
         return journal
 
-    def move(self, old: SessionKey, new: SessionKey) -> None:
-        """Two sessions are one: what both were told is put in order together."""
-        journal = self._journals.pop(old, None)
+    def join(self, old: SessionKey, new: SessionKey, source: Session | None, target: Session | None) -> bool:
+        """Two sessions are about to be one: what both were told is put in order together.
+
+        Returns:
+            False when of one of them too little is known to tell it anew: then `rebase` it when they are one.
+        """
+        mine, other = self._journals.get(new), self._journals.pop(old, None)
         was_dirty = self._dirty.pop(old, 0) is None
-        if journal is None:
-            return
-        self._release(old, journal)
-        mine = self._journals.get(new)
+        if other is not None:
+            self._release(old, other)
+        elif source is not None and _has_history(source):
+            return False
+        if other is None:
+            return True
+        if mine is None and target is not None and _has_history(target):
+            mine = self._journals[new] = Journal(base=self._dump(target))
         if mine is None:
-            mine = self._journals[new] = journal
+            mine = self._journals[new] = other
+        elif mine.base is not None and other.base is not None:
+            return False
         else:
-            was_dirty |= bool(mine.entries and journal.entries)
-            mine.base = mine.base or journal.base
-            mine.entries = mine.entries + journal.entries
-            mine.questions = mine.questions + journal.questions
-            mine.told |= journal.told
-            mine.last = max(mine.last, journal.last)
-            mine.last_ns = max(mine.last_ns, journal.last_ns)
-            mine.size_bytes += journal.size_bytes
-        self.size_bytes += journal.size_bytes
-        for entry in journal.entries:
+            was_dirty |= bool(other.entries and (mine.entries or mine.base is not None))
+            mine.base = mine.base or other.base
+            mine.entries = mine.entries + other.entries
+            mine.questions = mine.questions + other.questions
+            mine.told |= other.told
+            mine.last = max(mine.last, other.last)
+            mine.last_ns = max(mine.last_ns, other.last_ns)
+            mine.size_bytes += other.size_bytes
+        self.size_bytes += other.size_bytes
+        for entry in other.entries:
             self._by_trace.setdefault((new.realm, entry.record.span.trace_id), {})[new] = None
         if was_dirty:
             self._dirty[new] = None
+        return True
+
+    def rebase(self, session: Session) -> None:
+        """What a session was told so far stays as it was judged; it can be told anew from here on."""
+        journal = self._journals.get(session.key)
+        self.drop(session.key)
+        if self.is_kept:
+            fresh = Journal(base=self._dump(session))
+            if journal is not None:
+                fresh.last, fresh.last_ns = journal.last, journal.last_ns
+            self._journals[session.key] = fresh
 
     def drop(self, key: SessionKey) -> None:
         """Forgets a journal: what comes late from now on is woven where it comes."""
@@ -332,14 +352,26 @@ def _slim(facts: Facts, parts: dict[str, Part]) -> tuple[Facts, int]:
     return replace(facts, inputs=shared(facts.inputs), outputs=shared(facts.outputs), walked=None), size_bytes
 
 
+def _has_history(session: Session) -> bool:
+    return bool(session.span_count or session.act_count or session.texts)
+
+
 def _size(value: object) -> int:
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, dict):
-        return 64 + sum(len(str(key)) + _size(item) for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return 64 + sum(map(_size, value))
-    return 16
+    """About how many bytes a value takes, however deep it is."""
+    size_bytes, stack = 0, [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            size_bytes += len(item)
+        elif isinstance(item, dict):
+            size_bytes += 64 + sum(map(len, map(str, item)))
+            stack.extend(item.values())
+        elif isinstance(item, (list, tuple)):
+            size_bytes += 64
+            stack.extend(item)
+        else:
+            size_bytes += 16
+    return size_bytes
 
 
 def _bare(record: Record) -> Record:

@@ -144,6 +144,7 @@ class Pipeline:
         self.held: dict[str, Held] = {}
         self.known_pauses: frozenset[str] = frozenset()
         self._closed, self._present = closed, present
+        self.failures = 0
         self._session_attributes = session_attributes
         self._answers: dict[str, Answered] = {}
         self._children: dict[SessionKey, dict[SessionKey, None]] = {}
@@ -186,6 +187,8 @@ class Pipeline:
         the session has told nothing more: what came with the question may be the reason not to.
         """
         outcome = Outcome()
+        if self.weaver.has_pieces:
+            self._all(self.weaver.weave_pieces(asked.session.realm, now_ns), outcome, asked=False, now_ns=now_ns)
         if self.journals.is_dirty(key := self.sessions.resolve(asked.session)):
             self._put_in_order(outcome, now_ns, only=key)
         session, event, new = self.weaver.ask(asked, now_ns)
@@ -209,6 +212,7 @@ class Pipeline:
         """A gated session announces itself; it inherits what holds its parent, its role or the fleet."""
         outcome = Outcome()
         session = self.sessions.open(key, now_ns)
+        session.gated_ns = session.gated_ns if session.gated else now_ns
         session.gated = True
         if agent != NO_AGENT:
             session.agent, session.agent_rank = agent, 3
@@ -417,7 +421,13 @@ class Pipeline:
             if not keys:
                 break
             for key in keys:
-                self._retell(key, outcome, now_ns)
+                try:
+                    self._retell(key, outcome, now_ns)
+                except Exception:  # ours; what it was told before must not be lost for everybody else's sake
+                    self.journals.drop(key)
+                    if (session := self.sessions.get(key)) is not None:
+                        session.note_unscored(("dropped",))
+                    self.failures += 1
 
     def _retell(self, key: SessionKey, outcome: Outcome, now_ns: int) -> None:
         journal, session = self.journals.take(key, now_ns), self._about_to_change(key)
@@ -428,7 +438,8 @@ class Pipeline:
             before = msgspec.msgpack.decode(journal.base, type=Session)
             before.states = self.engine.revive(before.states, by_session=True)
             for name in TOLD:
-                setattr(session, name, getattr(before, name))
+                if session.agent_rank < 3 or not name.startswith("agent"):
+                    setattr(session, name, getattr(before, name))
         events: list[Event] = []
         for telling in arranged(journal):
             told: list[Event]
@@ -437,8 +448,6 @@ class Pipeline:
             else:
                 told = self.weaver.weave_all(telling, now_ns, again=True)
             events += told
-            notices = self.weaver.acts.notices
-            notices[:] = [notice for notice in notices if not self.journals.was_told(session.key, notice.event_id)]
             self._all(told, outcome, asked=False, now_ns=now_ns, retold=True)
         self.weaver.name_by_first(session, now_ns)
         self._all((), outcome, asked=False, now_ns=now_ns)
@@ -449,7 +458,9 @@ class Pipeline:
     def _event_again(self, event: Event, session: Session, outcome: Outcome, now_ns: int) -> None:
         """An event that detectors have seen is told again, perhaps after others: only what they find now counts."""
         judgement = self.engine.step(session, event, now_ns, again=True)
-        findings = [finding for finding in judgement.findings if finding.id not in session.found]
+        findings = [finding for finding in judgement.findings if _gravity(finding) > session.found.get(finding.id, 0.0)]
+        if judgement.failed:
+            session.note_unscored(("detector_failed",))
         if event.unscored:
             session.note_unscored(tuple(reason for reason in event.unscored if reason != "withheld"))
         if event.reading.hits and not session.aware and _in_own_words(event):
@@ -458,6 +469,7 @@ class Pipeline:
             self._judged(event, session, findings, judgement.failed, outcome, asked=False, now_ns=now_ns, before=None)
 
     def _dump(self, session: Session) -> bytes:
+        """A session as bytes, its detectors' states with it."""
         states = {name: state.dump() for name, state in session.states.items() if hasattr(state, "dump")}
         return msgspec.msgpack.encode(replace(session, states=states))
 
@@ -560,9 +572,9 @@ class Pipeline:
 
     def _count(self, session: Session | None, finding: Finding, action: Action, outcome: Outcome, now_ns: int) -> None:
         if session is not None and self.journals.is_kept:
-            if finding.id in session.found:
+            if session.found.get(finding.id, 0.0) >= _gravity(finding):
                 return
-            remember(session.found, finding.id, None, MAX_FOUND)
+            remember(session.found, finding.id, _gravity(finding), MAX_FOUND)
         outcome.findings.append(finding)
         if session is not None:
             risk.add(session, finding)
@@ -666,6 +678,11 @@ class Pipeline:
         posture = self.policy.posture(notice.agent.role)
         action = self.policy.action(finding, posture, reversible=False, acts=False)
         self._count(session, finding, action, outcome, now_ns)
+
+
+def _gravity(found: Finding) -> float:
+    """Severity and score as one number: 1 or more, growing with both."""
+    return 1.0 + 2.0 * found.severity + found.score
 
 
 def _in_own_words(event: Event) -> bool:

@@ -22,8 +22,8 @@ MAX_INTENTS, MAX_CHAINS, MAX_CALLS, MAX_UNSEEN, MAX_KINDS = 64, 64, 64, 64, 64
 
 
 TOLD = (
-    "acts", "intents", "chains", "texts", "heard", "calls", "unseen", "states", "unscored", "mentions", "own_domains",
-    "span_count", "act_count", "saw_tool_span", "saw_model", "aware", "user",
+    "acts", "intents", "chains", "texts", "heard", "calls", "unseen", "states", "mentions", "own_domains",
+    "span_count", "act_count", "saw_tool_span", "saw_model", "aware", "user", "agent", "agent_rank", "agent_since_ns",
 )  # fmt: skip
 """Fields of a `Session` that follow from what it was told; the others are people's, or hold for good."""
 
@@ -108,7 +108,8 @@ class Session(Struct):
         suspicion: Family → the gravest weighted score so far, 0..1.
         unscored: Reasons, in order of appearance (a dict used as an ordered set).
         kinds: Id of a finding that held or paused → what kind of act it was about (`pipeline.kind_of`).
-        found: Ids of findings that have been counted, the latest; a session that is told anew counts none twice.
+        found: Ids of findings that have been counted, the latest → severity and score, as one number that grows with
+            both; a session that is told anew counts none twice.
         cleared: Kinds of acts that a reviewer cleared.
         refused: Kinds of acts that a reviewer found to be what an alert said; they are denied, also after a resume.
         mentions: Address or domain → the highest rank (`core.reader.RANKS`) of those who named it.
@@ -147,7 +148,7 @@ class Session(Struct):
     mentions: dict[str, int] = {}
     own_domains: dict[str, None] = {}
     kinds: dict[str, str] = {}
-    found: dict[str, None] = {}
+    found: dict[str, float] = {}
     agent_rank: int = 0
     agent_since_ns: int = 0
     told: str = ""
@@ -160,6 +161,7 @@ class Session(Struct):
     saw_tool_span: bool = False
     saw_model: bool = False
     gated: bool = False
+    gated_ns: int = 0
     flagged: bool = False
     aware: bool = False
 
@@ -233,6 +235,8 @@ class Session(Struct):
         self.learned += other.learned
         self.saw_tool_span |= other.saw_tool_span
         self.saw_model |= other.saw_model
+        if other.gated:
+            self.gated_ns = min(self.gated_ns, other.gated_ns) if self.gated else other.gated_ns
         self.gated |= other.gated
         self.flagged |= other.flagged
         self.aware |= other.aware

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from sidecar.core import oddities, semconv
 from sidecar.core.acts import MAX_NAMED_CALLS, Acts, ReadArguments, ReadText, unscored_of
-from sidecar.core.binding import MAX_NAME, UNIQUE_CALL_ID, Bindings, Named
+from sidecar.core.binding import MAX_NAME, UNIQUE_CALL_ID, Bindings, Named, is_unnamed
 from sidecar.core.conversation import Conversation
 from sidecar.core.digests import Known, arguments_digest, event_id, remember
 from sidecar.core.events import NO_AGENT, Agent, Event, SessionKey, ToolCall
@@ -193,6 +193,7 @@ class Weaver:
             named: The act's id, where the question is told anew.
         """
         session = self.table.open(asked.session, now_ns)
+        session.gated_ns = session.gated_ns if session.gated else asked.at_ns
         session.gated = True
         if asked.agent != NO_AGENT:
             self._plays(session, asked.agent)
@@ -258,14 +259,24 @@ class Weaver:
                 del self._waiting[key]
         return events
 
+    @property
+    def has_pieces(self) -> bool:
+        """Whether messages wait for the end of their model call."""
+        return bool(self._pieces)
+
     def pieces_due(self, now_ns: int, *, all_of_them: bool = False) -> list[Event]:
         """What the messages of model calls tell that came one a record and of which no end has come in time."""
         events: list[Event] = []
         for began, reports in list(self._pieces.items()):
-            if all_of_them or now_ns - reports[-1][0].arrived_ns >= INTENT_WAIT_NS:
+            if all_of_them or now_ns - reports[0][0].arrived_ns >= INTENT_WAIT_NS:
                 del self._pieces[began]
                 events += self.weave_all(reports, now_ns)
         return events
+
+    def weave_pieces(self, realm: str, now_ns: int) -> list[Event]:
+        """Events of what waits in a realm for the end of its model call, before it has come: a question is asked."""
+        waiting = [key for key in self._pieces if key[0] == realm]
+        return [event for key in waiting for event in self.weave_all(self._pieces.pop(key), now_ns)]
 
     def expect(self, session: Session) -> None:
         """Somebody should tell of an act of this session; `due` looks after it."""
@@ -284,10 +295,12 @@ class Weaver:
 
     def bind(self, old: SessionKey, new: SessionKey, now_ns: int) -> Session:
         """Two ids are one session: all that the first has done moves to the second."""
-        old = self.table.resolve(old)
+        old, into = self.table.resolve(old), self.table.resolve(new)
+        is_whole = old == into or self.journals.join(old, into, self.table.get(old), self.table.get(into))
         session = self.table.rename(old, new, now_ns)
+        if not is_whole:
+            self.journals.rebase(session)
         if old != session.key:
-            self.journals.move(old, session.key)
             self.renamed.append((old, session.key))
             for intent in list(session.intents.values()):
                 if name_act(session, intent) is not None:
@@ -314,14 +327,13 @@ class Weaver:
         """Empties what a session remembers of its telemetry: it is about to be told anew."""
         fresh = Session(session.key, session.created_ns, session.last_ns)
         for name in TOLD:
-            setattr(session, name, getattr(fresh, name))
-        if session.agent_rank < 3:
-            session.agent, session.agent_rank = NO_AGENT, 0
+            if session.agent_rank < 3 or not name.startswith("agent"):
+                setattr(session, name, getattr(fresh, name))
 
     def name_by_first(self, session: Session, now_ns: int) -> None:
         """A session that nobody names goes by its first trace, whichever came first."""
         entries = self.journals.entries(session.key)
-        if session.key.id.startswith("trace:") and entries:
+        if is_unnamed(session.key) and entries:
             first = min(entries, key=lambda entry: entry.order).record.span.trace_id
             name = SessionKey(session.key.realm, f"trace:{first}")
             if name != session.key and self.table.get(name) in (None, session):
@@ -334,20 +346,24 @@ class Weaver:
         realm, bindings = speaker.realm, self.bindings
         trace = bindings.trace((realm, span.trace_id))
         if not trace.claimed and (claim := bindings.first_claim(realm, span)) is not None:
-            if trace.session is not None:
-                self.bind(trace.session, claim, now_ns)
+            before = None if trace.session is None else self.table.resolve(trace.session)
+            if before is not None and is_unnamed(before):
+                self.bind(before, claim, now_ns)
+            elif before is not None:
+                self.journals.stir(before)  # it was taken for another's by its content: only this trace moves
             trace.session, trace.claimed = claim, True
         key = bindings.claim_of(realm, span) or trace.session or bindings.host_session(realm, span)
         if key is None or not trace.claimed:
             told = bindings.by_calls(realm, facts, None, span.end_ns)
             thread = told[0] if told else bindings.thread(realm, facts)
-            if len(told) > 1 and self.table.resolve(told[1]).id.startswith("trace:"):
+            if len(told) > 1 and is_unnamed(self.table.resolve(told[1])):
                 self.bind(told[1], told[0], now_ns)  # the calls before this one are of the session that is named now
             if key is None:
                 self.unbound += thread is None
                 key = trace.session = thread or SessionKey(realm, f"trace:{span.trace_id}")
-            elif thread is not None and self.table.resolve(thread) != self.table.resolve(key):
-                self.bind(key, thread, now_ns)
+            elif thread is not None and is_unnamed(mine := self.table.resolve(key)):
+                if self.table.resolve(thread) != mine:
+                    self.bind(key, thread, now_ns)
                 key = trace.session = thread
             if facts.kind == "model":
                 bindings.by_calls(realm, facts, key, span.end_ns)
@@ -355,7 +371,7 @@ class Weaver:
                     bindings.continues(realm, facts, key)
         if facts.kind == "tool" and facts.session and facts.arguments and not span.parent_id:
             heard = bindings.did(realm, facts, key, span.end_ns)
-            if heard is not None and self.table.resolve(heard).id.startswith("trace:"):
+            if heard is not None and is_unnamed(self.table.resolve(heard)):
                 self.bind(heard, key, now_ns)
         owner, impostor = oddities.claims(self.table, key, speaker) if facts.session else (None, None)
         session = self.table.open(key, now_ns)

@@ -99,7 +99,7 @@ def test_an_act_asked_at_the_gate_is_one_act_still_when_its_session_is_told_anew
     session = one.session("s")
     assert session.act_count == 2
     assert [act.event_id for act in session.acts.values() if act.gated] == [decision.event_id]
-    assert found(one).count("ungated_act") == 1  # the read, and nothing of what had asked
+    assert "ungated_act" not in found(one)  # the read was over before the session was gated
 
 
 def test_what_ran_before_its_session_was_gated_is_no_ungated_act_when_it_is_told_anew() -> None:

@@ -82,8 +82,11 @@ def _is_plain(value: Any) -> bool:
     stack = [value]
     while stack:
         item = stack.pop()
-        if isinstance(item, dict):
-            if not all(isinstance(key, str) for key in item):
+        if isinstance(item, str):
+            if not _is_text(item):
+                return False
+        elif isinstance(item, dict):
+            if not all(isinstance(key, str) and _is_text(key) for key in item):
                 return False
             stack.extend(item.values())
         elif isinstance(item, list):
@@ -91,8 +94,19 @@ def _is_plain(value: Any) -> bool:
         elif isinstance(item, int):
             if item.bit_length() > MAX_BITS:
                 return False
-        elif not (item is None or isinstance(item, (str, float))):
+        elif not (item is None or isinstance(item, float)):
             return False
+    return True
+
+
+def _is_text(value: str) -> bool:
+    """Whether a text can be written down; a repr may hold half of a character."""
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
     return True
 
 
@@ -111,16 +125,21 @@ def arguments_of(value: Any) -> tuple[Any, bool]:
     for _ in range(MAX_NESTED):
         if not isinstance(value, dict):
             break
-        if isinstance(inner := value.get("kwargs"), dict) and isinstance(value.get("args"), (list, tuple)):
+        inner = value.get("kwargs")
+        if isinstance(inner, dict) and isinstance(value.get("args"), (list, tuple)) and _is_layer(value, "args"):
             positional = value["args"]
-            value = {key: item for key, item in inner.items() if key != "sanitize_inputs_outputs"}
+            value = {
+                key: item for key, item in inner.items()
+                if key != "sanitize_inputs_outputs" or not isinstance(item, bool)
+            }  # fmt: skip
             if positional:
                 if not value and len(positional) == 1 and isinstance(positional[0], dict):
                     value = positional[0]
                 else:
                     value = {"args": list(positional), **value}
             break
-        if isinstance(inner := value.get("input_str"), str) and not value.keys().isdisjoint(_CALLBACK_KEYS):
+        inner = value.get("input_str")
+        if isinstance(inner, str) and len(value) > 1 and value.keys() <= _CALLBACK_KEYS:
             if isinstance(given := value.get("inputs"), dict) and given:  # the same, not as a repr
                 return given, cut
             value, cut_within = structured(literal(inner))
@@ -132,9 +151,17 @@ def arguments_of(value: Any) -> tuple[Any, bool]:
     return value, cut
 
 
-_CALLBACK_KEYS = frozenset(("tags", "metadata", "kwargs", "inputs"))
-_RESULT_KEYS = frozenset(("content", "isError", "is_error", "structuredContent", "structured_content", "_meta", "meta",
-                          "type", "data"))  # fmt: skip
+_CALLBACK_KEYS = frozenset(("input_str", "tags", "metadata", "kwargs", "inputs"))
+_EMPTY: tuple[Any, ...] = (None, "", False, True, [], {}, ())
+_BESIDE = {
+    "args": ("kwargs",),
+    "content": ("isError", "is_error", "type", "name", "tool_call_id", "toolCallId", "id", "status", "role"),
+    "text": ("type", "id", "index"),
+    "kwargs": ("lc", "type", "id"),
+    "value": ("type",),
+}
+"""What a layer round content is called → keys beside it that tell nothing; others may only be empty or a yes or no.
+With anything else in it, it is no mere layer: what stands there is read, too."""
 
 
 _VALUE_TYPES = ("text", "json", "error-text", "error-json", "content")
@@ -152,16 +179,22 @@ def result_of(value: Any) -> Any:
         return unquoted(value)
     for _ in range(MAX_NESTED):
         if isinstance(value, list):
-            if value and all(isinstance(item, dict) and isinstance(item.get("text"), str) for item in value):
+            if value and all(
+                isinstance(item, dict) and isinstance(item.get("text"), str) and _is_layer(item, "text")
+                for item in value
+            ):
                 return "\n".join(item["text"] for item in value)
             return value
         if not isinstance(value, dict):
             break
-        if value.get("lc") is not None and isinstance(inner := value.get("kwargs"), dict):
-            value = inner.get("content", inner)
-        elif "content" in value and ("tool_call_id" in value or _RESULT_KEYS.issuperset(value)):
+        inner = value.get("kwargs")
+        if value.get("lc") is not None and isinstance(inner, dict) and _is_layer(value, "kwargs"):
+            value = inner
+            if not ("content" in value and _is_layer(value, "content")):
+                break
+        elif "content" in value and _is_layer(value, "content"):
             value = value["content"]
-        elif "value" in value and value.get("type") in _VALUE_TYPES:
+        elif "value" in value and value.get("type") in _VALUE_TYPES and _is_layer(value, "value"):
             value = value["value"]
         elif len(value) == 1 and isinstance(inner := value.get("result", value.get("output")), str):
             value = inner
@@ -170,3 +203,9 @@ def result_of(value: Any) -> Any:
         if isinstance(value, str):
             return unquoted(value)
     return value
+
+
+def _is_layer(value: dict[str, Any], name: str) -> bool:
+    """Whether a value is nothing but a layer round `value[name]`."""
+    beside = _BESIDE[name]
+    return all(key == name or key in beside or item in _EMPTY for key, item in value.items())
