@@ -33,6 +33,15 @@ def test_a_whole_session_has_none() -> None:
     assert reasons(loom) == []
 
 
+def test_an_answer_that_ends_in_a_call_and_tells_none() -> None:
+    loom = Loom()
+    loom.take(
+        chat([user("go")], [assistant()], session="s", attributes={"gen_ai.response.finish_reasons": ["tool_calls"]})
+    )
+    loom.end()
+    assert reasons(loom) == ["unknown_act"]
+
+
 def test_withheld() -> None:
     loom = Loom()
     loom.take(tool("t", session="s"))

@@ -139,6 +139,9 @@ def converse(facts: Facts, *, inputs: Any, outputs: Any, system: Any = None, too
         said, whole = turns(told, role)
         if not whole:
             facts.cut += (field,)
+        elif field == "outputs" and not said and told in _NONE:  # a model always answers something
+            facts.withheld += (field,)
+            continue
         facts.opaque |= is_opaque(said)
         if said and not tells(said):  # roles and names without their content
             facts.withheld += (field,)
@@ -147,6 +150,9 @@ def converse(facts: Facts, *, inputs: Any, outputs: Any, system: Any = None, too
         facts.system = tuple(part.text for turn in turns(system, "system")[0] for part in turn.parts if part.text)
     if tools is not None:
         facts.tools = offered(tools)
+
+
+_NONE = ([], (), "[]")
 
 
 def tells(said: Iterable[Turn]) -> bool:

@@ -452,3 +452,12 @@ def test_a_schema_tells_arguments_from_what_a_frameworks_call_puts_round_them() 
     own = {"input": MAIL, "options": None}
     assert _wrapped(own, {"input": {"type": "object"}, "options": text}) == own
     assert _wrapped(own, {"cc": text}) == own
+
+
+def test_an_empty_list_of_answers_keeps_them_to_itself() -> None:
+    read = semconv.read(named("chat", {
+        "gen_ai.operation.name": "chat", "gen_ai.response.finish_reasons": ["tool_calls"],
+        "gen_ai.input.messages": "[]", "gen_ai.output.messages": "[]",
+    }))  # fmt: skip
+    assert read is not None
+    assert (read.outputs, read.withheld) == (None, ("outputs",))
