@@ -21,6 +21,8 @@ from sidecar.core.span import Span
 from sidecar.core.telling import JOIN_NS
 
 MAX_NAMED_CALLS = 50_000
+MAX_AROUND = 32
+"""Latest acts of which it is asked whether a span stands within them, or round them."""
 
 ReadArguments = Callable[[Session, str, str, Any], Reading]
 ReadText = Callable[[Session, str, str, str], Reading]
@@ -65,8 +67,8 @@ class Acts:
 
     def begin(self, session: Session, agent: Agent, span: Span, facts: Facts, place: str, events: list[Event]) -> Act:
         session.saw_tool_span = True
-        session.unseen.clear()
         start_ns = span.start_ns or span.end_ns
+        session.show(start_ns)
         digest = arguments_digest(facts.arguments)
         call_id = facts.call_id
         intent = self.take_intent(session, call_id, digest, facts.tool)
@@ -246,8 +248,8 @@ class Acts:
             self._is_within(session, act, call_id, digest, tool, span) or not _another(act, digest, scope, span)
         ):
             return act
-        for act in reversed(session.acts.values()):
-            if self._is_within(session, act, call_id, digest, tool, span):
+        for n, act in enumerate(reversed(session.acts.values())):
+            if n < MAX_AROUND and self._is_within(session, act, call_id, digest, tool, span):
                 return act
             if call_id and act.call_id and act.call_id != call_id:
                 continue

@@ -65,7 +65,7 @@ class Trace(Struct):
         claims: Span → session that it names.
         parents: Span → parent.
         agents: Span → agent that it names.
-        ended: Spans that have come.
+        ended: Spans that have come → what they were.
     """
 
     session: SessionKey | None = None
@@ -73,7 +73,7 @@ class Trace(Struct):
     claims: dict[str, SessionKey] = {}
     parents: dict[str, str] = {}
     agents: dict[str, Named] = {}
-    ended: dict[str, None] = {}
+    ended: dict[str, str | None] = {}
 
 
 class Bindings:
@@ -223,7 +223,7 @@ class Bindings:
         self.touched(key)
         return trace
 
-    def is_new(self, realm: str, span: Span) -> bool:
+    def is_new(self, realm: str, span: Span, what: str = "") -> bool:
         """Whether a span or log record comes for the first time; from then on it has come."""
         ended, name = self.trace((realm, span.trace_id)).ended, span.span_id
         if span.signal == "log":
@@ -231,8 +231,13 @@ class Bindings:
             name = f"{name}:{span.end_ns}:{event_id(span.scope, span.name, told)}"
         if name in ended:
             return False
-        remember(ended, name, None, MAX_SPANS_OF_TRACE)
+        remember(ended, name, what, MAX_SPANS_OF_TRACE)
         return True
+
+    def came_as(self, realm: str, span: Span) -> str:
+        """What `is_new` was told that a span was when it came first."""
+        trace = self.traces.get((realm, span.trace_id))
+        return "" if trace is None else trace.ended.get(span.span_id) or ""
 
     def has_come(self, realm: str, span: Span) -> bool:
         """Whether a span with that id has come."""

@@ -130,7 +130,7 @@ class Conversation:
             return False
         turns = (*(facts.inputs or ()), *(facts.outputs or ()))
         return any(
-            part.type in ("text", "reasoning") and part.text and not self._told(session, part)
+            (part.text or part.type == "call") and not self._told(session, part)
             for turn in turns
             for part in turn.parts
         )

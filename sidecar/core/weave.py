@@ -16,7 +16,7 @@ from sidecar.core import oddities, semconv
 from sidecar.core.acts import MAX_NAMED_CALLS, Acts, ReadArguments, ReadText, unscored_of
 from sidecar.core.binding import MAX_NAME, UNIQUE_CALL_ID, Bindings, Named, is_unnamed
 from sidecar.core.conversation import Conversation
-from sidecar.core.digests import Known, arguments_digest, event_id, remember
+from sidecar.core.digests import Known, arguments_digest, bare, event_id, remember
 from sidecar.core.events import NO_AGENT, Agent, Event, SessionKey, ToolCall
 from sidecar.core.journal import Journals
 from sidecar.core.places import Report, assemble
@@ -148,8 +148,12 @@ class Weaver:
         session = self._session_of(record.speaker, span, facts, now_ns)
         told, span = span, oddities.date(session, span, record.arrived_ns)
         place = f"{span.trace_id}:{span.span_id}"
-        if end and not again and span.signal == "span" and not self.bindings.is_new(realm, span):
+        what = self._same(f"{facts.kind} {bare(facts.tool)}") if facts.kind == "tool" else facts.kind
+        if end and not again and span.signal == "span" and not self.bindings.is_new(realm, span, what):
             self.duplicates += 1
+            if self.bindings.came_as(realm, span) not in ("", what):
+                self.acts.conflict(session, session.agent, span, place, "")
+                return []
             if self.journals.has(session.key, span, facts):
                 return []
             if facts.kind == "tool":
