@@ -7,7 +7,7 @@ opt-in there, so a missing one is withheld, not absent.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from sidecar.core.semconv.content import arguments_of, is_marker, result_of, structured
 from sidecar.core.semconv.facts import Facts, Turn
@@ -152,7 +152,7 @@ def converse(facts: Facts, *, inputs: Any, outputs: Any, system: Any = None, too
         facts.tools = offered(tools)
 
 
-_NONE = ([], (), "[]")
+_NONE: Final[tuple[Any, ...]] = ([], (), "[]")
 
 
 def tells(said: Iterable[Turn]) -> bool:
