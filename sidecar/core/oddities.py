@@ -64,7 +64,7 @@ def side_texts(span: Span) -> Iterator[tuple[str, str]]:
 
 
 def _texts(span: Span) -> Iterator[tuple[str, str]]:
-    if span.status_message and span.status != 2:  # of a span that failed it is what the tool said
+    if span.status_message:
         yield "status.message", span.status_message
     for name, value in span.rest.items():
         yield name, plain_text(value)
