@@ -61,7 +61,7 @@ class Leak:
     """A session that reads a key and posts it elsewhere: two export requests."""
 
     def __init__(self, number_: int) -> None:
-        begins_ns = time.time_ns() - 60 * mix.SECOND_NS
+        begins_ns = time.time_ns() - 20 * mix.SECOND_NS
         session = mix._Session(f"leak {number_}", number_ % mix.AGENTS, begins_ns)
         read, post = mix.secret_posted(session)[:2]
         self.id, self.agent = session.id, mix.role(session.agent)

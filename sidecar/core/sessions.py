@@ -170,7 +170,7 @@ class Session(Struct):
             self.unscored[reason] = None
 
     def show(self, at_ns: int) -> None:
-        """An act of that time is seen: it is what the latest model call before it asked for, and all runs so far did."""
+        """An act of that time is seen: it is what the latest model call before it asked for."""
         for place, asked_ns in reversed(self.unseen.items()):
             if asked_ns <= at_ns:
                 del self.unseen[place]

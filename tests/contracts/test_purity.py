@@ -18,8 +18,8 @@ GENERATED = PACKAGE / "control" / "v1"
 CORE_MAY_USE = frozenset((
     "__future__", "array", "ast", "base64", "binascii", "bisect", "bz2", "collections", "collections.abc", "contextlib",
     "dataclasses", "enum", "functools", "hashlib", "heapq", "html", "html.entities", "inspect", "io", "ipaddress",
-    "itertools", "json", "lzma", "math", "operator", "string", "struct", "types", "typing", "unicodedata", "urllib.parse",
-    "zlib",
+    "itertools", "json", "lzma", "math", "operator", "string", "struct", "types", "typing", "unicodedata",
+    "urllib.parse", "zlib",
     "hyperscan", "msgspec", "msgspec.structs", "numpy", "numpy.typing", "publicsuffixlist", "pydantic", "re2",
     "river.anomaly", "zstandard",
     "sidecar.errors", "sidecar.settings",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from sidecar.core import acts, binding, runstate, sessions
 from sidecar.core import engine as engine_module
 from sidecar.core import pipeline as pipeline_module
-from sidecar.core import acts, binding, runstate, sessions
 from sidecar.core.events import Agent, SessionKey
 from sidecar.core.snapshot import Snapshots
 from sidecar.core.span import Speaker
