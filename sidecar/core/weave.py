@@ -178,6 +178,10 @@ class Weaver:
             act = None
             if begin:
                 act = self.acts.begin(session, agent, span, facts, place, events)
+                if act.source == "message" and not again:
+                    self.journals.stir(
+                        session.key
+                    )  # it was taken for run before its span came: told anew, it is the span's
             if end and (span.signal == "span" or facts.result is not None or facts.failed):
                 self.acts.end(session, agent, span, facts, place, events, act)
         elif facts.kind == "model":
