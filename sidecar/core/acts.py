@@ -68,7 +68,7 @@ class Acts:
     def begin(self, session: Session, agent: Agent, span: Span, facts: Facts, place: str, events: list[Event]) -> Act:
         session.saw_tool_span = True
         start_ns = span.start_ns or span.end_ns
-        session.show(start_ns)
+        session.unseen.clear()
         digest = arguments_digest(facts.arguments)
         call_id = facts.call_id
         intent = self.take_intent(session, call_id, digest, facts.tool)

@@ -169,13 +169,6 @@ class Session(Struct):
         for reason in reasons:
             self.unscored[reason] = None
 
-    def show(self, at_ns: int) -> None:
-        """An act of that time is seen: it is what the latest model call before it asked for."""
-        for place, asked_ns in reversed(self.unseen.items()):
-            if asked_ns <= at_ns:
-                del self.unseen[place]
-                return
-
     def hear(self, text: str) -> None:
         """Remembers what a user said."""
         if len(text) <= MAX_HEARD_TEXT:

@@ -38,5 +38,5 @@ def test_whole_events_are_equal_however_they_come(shared: Path, part: int) -> No
             if found:
                 wrong[f"{stem} {seed} {kind}"] = found
     assert not wrong, f"{len(wrong)} arrivals differ, such as {list(wrong.items())[:3]}"
-    assert all(played.values()), played
+    assert all(played.values()) or not PERMUTATIONS, played
     assert sum(played.values()) >= 20 * max(1, PERMUTATIONS)

@@ -97,9 +97,9 @@ def test_a_models_redaction_is_withheld() -> None:
     assert (found.kind, found.inputs, found.outputs, found.withheld) == ("model", None, None, ("inputs", "outputs"))
 
 
-def test_an_answer_without_content_is_empty() -> None:
+def test_an_answer_without_content_is_not_told() -> None:
     found = model('{"contents": []}', '{"error_code": "500", "finish_reason": "OTHER"}')
-    assert (found.inputs, found.outputs, found.withheld) == ((), (), ())
+    assert (found.inputs, found.outputs, found.withheld) == ((), None, ("outputs",))
 
 
 def test_a_cut_request_is_not_called_whole() -> None:
