@@ -321,20 +321,22 @@ class Bindings:
         For clients that send only the end of a history, or whose instrumentation keeps only that. With `session`, the
         calls are its own from now on.
         """
-        found = claimed = None
+        found: dict[SessionKey, None] = {}
+        claimed = None
         said_before = len(facts.inputs or ())
         for n, turn in enumerate((*(facts.inputs or ()), *(facts.outputs or ()))):
             for part in turn.parts:
                 if part.type == "call" and len(part.id) >= UNIQUE_CALL_ID and part.value is not None:
                     name = (realm, part.id, act_digest(part.name, part.value))
-                    found = self._calls.get(name, found)
+                    if (known := self._calls.get(name)) is not None:
+                        found[known] = None
                     if session is not None and name not in self._calls:
                         remember(self._calls, name, session, MAX_THREADS)
                     if session is not None and n < said_before:
                         self._note_call(self._heard, (realm, name[2]), session, now_ns)
                     did, at_ns = self._did.get((realm, name[2]), (None, 0)) if self._did else (None, 0)
                     claimed = did if did is not None and abs(now_ns - at_ns) <= DID_NS else claimed
-        return [key for key in (claimed, found) if key is not None]
+        return list(found if claimed is None else {claimed: None} | found)
 
     def did(self, realm: str, facts: Facts, session: SessionKey, now_ns: int) -> SessionKey | None:
         """A span has told of a tool call in `session`, which names itself: messages without a session may be of it.

@@ -449,6 +449,10 @@ class Pipeline:
                 told = self.weaver.weave_all(telling, now_ns, again=True)
             events += told
             self._all(told, outcome, asked=False, now_ns=now_ns, retold=True)
+        if self.sessions.get(key) is not session:  # it turned out to be another's, and is told anew with that
+            self.journals.stir(self.sessions.resolve(key))
+            outcome.events += events
+            return
         self.weaver.name_by_first(session, now_ns)
         self._all((), outcome, asked=False, now_ns=now_ns)
         key = self.sessions.resolve(key)

@@ -363,9 +363,12 @@ class Weaver:
         key = bindings.claim_of(realm, span) or trace.session or bindings.host_session(realm, span)
         if key is None or not trace.claimed:
             told = bindings.by_calls(realm, facts, None, span.end_ns)
-            thread = told[0] if told else bindings.thread(realm, facts)
-            if len(told) > 1 and is_unnamed(self.table.resolve(told[1])):
-                self.bind(told[1], told[0], now_ns)  # the calls before this one are of the session that is named now
+            if (heard := bindings.thread(realm, facts)) is not None:
+                told.append(heard)
+            thread = told[0] if told else None
+            for other in map(self.table.resolve, told[1:]):  # what these calls are of is one session
+                if is_unnamed(other) and other != self.table.resolve(told[0]):
+                    self.bind(other, told[0], now_ns)
             if key is None:
                 self.unbound += thread is None
                 key = trace.session = thread or SessionKey(realm, f"trace:{span.trace_id}")
